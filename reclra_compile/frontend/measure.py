@@ -1,0 +1,130 @@
+"""Shapes and FLOPs of each region, found on the meta device: no memory, no arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from reclra_compile.errors import Fault, ModelError
+from reclra_compile.frontend import ops
+from reclra_compile.frontend.extract import Piece, extract
+from reclra_compile.frontend.partition import Cut, location_of, source_of
+from reclra_compile.frontend.trace import Traced
+from reclra_compile.ir import Region
+
+
+def measure(traced: Traced, cuts: tuple[Cut, ...]) -> tuple[Region, ...]:
+    """Region descriptions for the cuts, in order; raises ModelError (M204) where a region cannot run on meta."""
+    names = value_names(traced, cuts)
+    canonical = {id(p): n for n, p in traced.model.named_parameters()}
+    values: dict[fx.Node, Any] = {
+        node: x.to("meta")
+        for node, x in zip((n for n in traced.graph.nodes if n.op == "placeholder"), traced.inputs, strict=True)
+    }
+    return tuple(_measure(traced, cut, names, canonical, values) for cut in cuts)
+
+
+def value_names(traced: Traced, cuts: tuple[Cut, ...]) -> dict[fx.Node, str]:
+    """Names of the values that cross region boundaries: x0, x1, … then z.R, or o.R after a tail."""
+    placeholders = [n for n in traced.graph.nodes if n.op == "placeholder"]
+    names = {n: f"x{i}" for i, n in enumerate(placeholders)}
+    for cut in cuts:
+        letter = "o" if cut.tail else "z"
+        for k, node in enumerate(cut.outputs):
+            names[node] = f"{letter}.{cut.name}" + (f"#{k}" if k else "")
+    return names
+
+
+def _measure(
+    traced: Traced,
+    cut: Cut,
+    names: dict[fx.Node, str],
+    canonical: dict[int, str],
+    values: dict[fx.Node, Any],
+) -> Region:
+    piece = extract(traced, (cut.h, cut.z, *cut.outputs), cut.inputs)
+    own = list(piece.module.parameters())
+    try:
+        results, flops = _run_on_meta(piece, [values[n] for n in piece.inputs])
+    except Exception as error:
+        raise ModelError(
+            Fault(
+                "M204",
+                f"region '{cut.name}' cannot be measured without data ({type(error).__name__}: {error})",
+                location_of(source_of(cut, traced)),
+                "keep operations whose result shape depends on tensor contents out of the forward pass",
+            )
+        ) from error
+    values.update(zip((cut.h, cut.z, *cut.outputs), results, strict=True))
+    z = results[1]
+    if not isinstance(z, Tensor):
+        raise ModelError(Fault("M203", f"the output of region '{cut.name}' is {type(z).__name__}, not a tensor"))
+    return Region(
+        name=cut.name,
+        op="+".join(_op(n, traced) for n in cut.anchors) or "glue",
+        phi=cut.phi[0] if cut.phi else "identity",
+        inputs=tuple(names[n] for n in cut.inputs),
+        outputs=tuple(names[n] for n in cut.outputs),
+        shape=tuple(z.shape[1:]),
+        batched=bool(z.ndim) and z.shape[0] == traced.inputs[0].shape[0],
+        parameters=tuple(dict.fromkeys(canonical.get(id(p), "?") for p in own)),
+        parameter_count=sum(p.numel() for p in own),
+        weight_count=sum(p.numel() for p in own if p.ndim > 1),
+        forward_flops=flops[0],
+        weight_flops=flops[1],
+        input_flops=flops[2],
+        tail=cut.tail,
+        source=source_of(cut, traced),
+    )
+
+
+def _op(node: fx.Node, traced: Traced) -> str:
+    if node.op == "call_module":
+        return type(traced.modules[str(node.target)]).__name__
+    return ops.name_of(node, traced.modules)
+
+
+def _run_on_meta(piece: Piece, inputs: list[Any]) -> tuple[tuple[Any, ...], tuple[int, int, int]]:
+    """Outputs, and FLOPs of the forward pass, of the VJP to the parameters, and what the inputs' VJP adds.
+
+    The model's own inputs need no VJP, so the first layer has no dX, as in autograd.
+    """
+    module = piece.module
+    state: dict[str, Tensor] = {
+        n: _meta(t)
+        for n, t in [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    }
+    leaves = [_leaf(x, n.op != "placeholder") for x, n in zip(inputs, piece.inputs, strict=True)]
+    with torch.enable_grad():
+        with FlopCounterMode(display=False) as counter:
+            results = torch.func.functional_call(module, state, tuple(leaves))
+        forward = counter.get_total_flops()
+        h = results[0]
+        if not isinstance(h, Tensor) or not h.requires_grad:
+            return results, (forward, 0, 0)
+        learned = [t for t in state.values() if t.requires_grad]
+        received = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
+        weight = _vjp_flops(h, learned)
+        both = _vjp_flops(h, learned + received)
+    return results, (forward, weight, both - weight)
+
+
+def _vjp_flops(h: Tensor, wrt: list[Tensor]) -> int:
+    if not wrt:
+        return 0
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(h, wrt, torch.empty_like(h), retain_graph=True, allow_unused=True)
+    return int(counter.get_total_flops())
+
+
+def _meta(t: Tensor) -> Tensor:
+    return torch.empty_like(t, device="meta").requires_grad_(isinstance(t, nn.Parameter) and t.is_floating_point())
+
+
+def _leaf(x: Any, learned: bool) -> Any:
+    if not isinstance(x, Tensor):
+        return x
+    return x.detach().requires_grad_(learned and x.is_floating_point())

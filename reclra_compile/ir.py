@@ -1,0 +1,227 @@
+"""The frozen data that flows between the stages of the compiler.
+
+Nothing here holds a tensor and nothing imports torch: a plan can be made, read, checked, drawn
+and simulated without the model. Shapes are those of one sample (the batch dimension, always the
+first, is left out). FLOPs are per batch of `Plan.batch` samples, counted as torch does (one
+multiply-add is two).
+
+Values are named by what they are: `x0` a model input, `y` the training target, `loss`,
+`z.R` the output of region R (`z.R#1` a further output; `o.R` where a tail follows z), `h.R` its pre-activation,
+`e.R` its error neurons, `d.P` the displacement that pathway P delivers,
+`g.R` and `g.P` the finished gradients of a region's parameters and of a pathway's synapses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Shape = tuple[int, ...]
+
+OUTPUT = "output"  #: the name wirings use for the region that produces the model's output
+EDGE_KERNELS = frozenset({"adjoint", "transpose", "sign", "mirror"})
+"""Kernels that run along the model's own edges, inside the region's vector-Jacobian product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the model with one output that can get a target (E1: z = φ(h), h = f(inputs; θ)).
+
+    `phi` is "identity" where the region has no activation of its own; then h = z. `weight_count` is the part of `parameter_count` in matrices and
+    filters. `outputs` are
+    the value names other regions read; the first is the main one. `tail` is true where parameter-free
+    operations (pooling, flatten, dropout) follow φ inside the region, so that the value that leaves
+    it is not z itself; `batched` is false where z's first dimension is not the batch. FLOPs: `forward_flops` of E1, `weight_flops` of the VJP with respect to the
+    parameters (E5), `input_flops` of the VJP with respect to the inputs (what backprop's dX costs).
+    """
+
+    name: str
+    op: str
+    phi: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shape: Shape
+    parameters: tuple[str, ...] = ()
+    parameter_count: int = 0
+    weight_count: int = 0
+    forward_flops: int = 0
+    weight_flops: int = 0
+    input_flops: int = 0
+    tail: bool = False
+    batched: bool = True
+    source: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of neurons: elements of z for one sample."""
+        n = 1
+        for s in self.shape:
+            n *= s
+        return n
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How one region turns its displacement into error neurons.
+
+    rule "lra": y = φ(h − β d) (E3), e = κ ∂(1/q)‖m‖_p^q/∂m with m = z − y (E4, E2), m divided by β
+    where `normalize`. rule "gradient": e = d ⊙ φ'(h). `phi` other than "same" names the activation
+    used for targets in place of the region's own. `rescale` sets each sample's d to the length
+    ‖h‖·‖e_L‖. `trainable` is false for frozen regions and regions without parameters.
+    """
+
+    region: str
+    rule: str
+    beta: float = 1.0
+    normalize: bool = False
+    kappa: float = 1.0
+    p: int = 2
+    q: int = 2
+    phi: str = "same"
+    rescale: bool = False
+    trainable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pathway:
+    """Error synapses from region `source` to region `target` (E3: d_target += E e_source).
+
+    `kernel` says how E is stored and applied, `update` how it learns. `rank` is used by low_rank
+    only. `init` and `scale` give the initial distribution. `synapses` counts stored entries: 0 for
+    kernels tied to the model's own weights. `flops` is one application, `update_flops` one update.
+    """
+
+    name: str
+    source: str
+    target: str
+    kernel: str
+    update: str
+    init: str = "none"
+    scale: float = 1.0
+    gamma: float = 1.0
+    growth_limit: float = 0.0
+    rank: int = 0
+    synapses: int = 0
+    flops: int = 0
+    update_flops: int = 0
+    reason: str = ""
+
+    @property
+    def edge(self) -> bool:
+        """True where the kernel runs along the model's own edge (adjoint and its variants)."""
+        return self.kernel in EDGE_KERNELS
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work on one device.
+
+    Kinds: F forward of a region, L loss and its gradient at the output, D displacement over a
+    pathway, T error neurons of a region, U weight update (E5; also the displacements of the edge
+    pathways that leave the region, from the same VJP), V synapse update, X free values.
+    Order follows from `reads` and `writes` alone.
+    """
+
+    kind: str
+    subject: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...] = ()
+    wave: int = -1
+    device: int = 0
+    flops: int = 0
+
+    @property
+    def id(self) -> str:
+        """The task's name, unique in a plan: kind and subject."""
+        return f"{self.kind} {self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Devices by index, and the device of each region."""
+
+    devices: tuple[str, ...] = ("device0",)
+    regions: tuple[tuple[str, int], ...] = ()
+
+    def of(self, region: str) -> int:
+        """Device index of `region`; KeyError where it has none."""
+        return dict(self.regions)[region]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Predicted cost of one step, in FLOPs per batch and in bytes."""
+
+    backprop_flops: int = 0
+    forward_flops: int = 0
+    weight_flops: int = 0
+    error_flops: int = 0
+    synapse_update_flops: int = 0
+    critical_path_flops: int = 0
+    backprop_critical_path_flops: int = 0
+    parameter_bytes: int = 0
+    synapse_bytes: int = 0
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one step of this plan."""
+        return self.forward_flops + self.weight_flops + self.error_flops + self.synapse_update_flops
+
+    @property
+    def ratio(self) -> float:
+        """FLOPs of this plan ÷ FLOPs of backprop on the same model: the bound on one device."""
+        return self.flops / self.backprop_flops if self.backprop_flops else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Settings the wiring was measured with; `reclra-compile train` uses them where no flag is given."""
+
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    batch_size: int = 128
+    epochs: int = 10
+    clip: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a runtime needs to execute a wiring on a model, and everything a person wants to see.
+
+    `waves` are the topological generations of the wiring (wave 0 is the output region). `inputs`
+    gives (value name, shape of one sample, dtype). `fingerprint` identifies the model's structure.
+    """
+
+    name: str
+    model: str
+    fingerprint: str
+    batch: int
+    inputs: tuple[tuple[str, Shape, str], ...]
+    output: str
+    regions: tuple[Region, ...]
+    targets: tuple[Target, ...]
+    pathways: tuple[Pathway, ...]
+    waves: tuple[tuple[str, ...], ...]
+    tasks: tuple[Task, ...]
+    placement: Placement = field(default_factory=Placement)
+    cost: Cost = field(default_factory=Cost)
+    training: Training = field(default_factory=Training)
+    warnings: tuple[str, ...] = ()
+    version: int = 1
+
+    def __str__(self) -> str:
+        from reclra_compile.text import format_plan
+
+        return format_plan(self)
+
+    @classmethod
+    def parse(cls, text: str, file: str = "<plan>") -> Plan:
+        """Read a plan from its text; raises PlanError that lists every malformed line."""
+        from reclra_compile.text import parse_plan
+
+        return parse_plan(text, file)
+
+    def region(self, name: str) -> Region:
+        """The region called `name`; KeyError where there is none."""
+        return {r.name: r for r in self.regions}[name]

@@ -1,0 +1,57 @@
+"""Predict what a step costs, in FLOPs and bytes, against backprop on the same model."""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from reclra_compile.ir import Cost, Pathway, Region, Target, Task
+from reclra_compile.schedule.order import dependencies
+
+FLOAT_BYTES = 4
+
+
+def predict(
+    regions: tuple[Region, ...], targets: tuple[Target, ...], pathways: tuple[Pathway, ...], tasks: tuple[Task, ...]
+) -> Cost:
+    """Cost of one step of `tasks`; FLOPs as torch counts them, critical paths with unlimited devices."""
+    forward = sum(r.forward_flops for r in regions)
+    trained = {t.region for t in targets if t.trainable}
+    weight = sum(r.weight_flops for r in regions if r.name in trained)
+    return Cost(
+        backprop_flops=forward + sum(r.weight_flops + r.input_flops for r in regions),
+        forward_flops=forward,
+        weight_flops=weight,
+        error_flops=sum(p.flops for p in pathways),
+        synapse_update_flops=sum(t.flops for t in tasks if t.kind == "V"),
+        critical_path_flops=_longest(tasks),
+        backprop_critical_path_flops=_backprop_path(regions),
+        parameter_bytes=FLOAT_BYTES * sum(r.parameter_count for r in regions),
+        synapse_bytes=FLOAT_BYTES * sum(p.synapses for p in pathways),
+    )
+
+
+def _longest(tasks: tuple[Task, ...]) -> int:
+    graph = dependencies(tasks)
+    finish: dict[int, int] = {}
+    for i in nx.topological_sort(graph):
+        finish[i] = max((finish[p] for p in graph.predecessors(i)), default=0) + tasks[i].flops
+    return max(finish.values(), default=0)
+
+
+def _backprop_path(regions: tuple[Region, ...]) -> int:
+    """Longest chain of backprop: forward to the output, back to each region, its weight gradient."""
+    reach: dict[str, int] = {}
+    for r in regions:
+        start = max((reach[v] for v in r.inputs if v in reach), default=0)
+        for v in r.outputs:
+            reach[v] = start + r.forward_flops
+    back: dict[str, int] = {v: 0 for v in reach}
+    longest = 0
+    total = max(reach.values(), default=0)
+    for r in reversed(regions):
+        arrived = max(back[v] for v in r.outputs)
+        longest = max(longest, total + arrived + r.weight_flops)
+        for v in r.inputs:
+            if v in back:
+                back[v] = max(back[v], arrived + r.input_flops)
+    return longest

@@ -1,0 +1,131 @@
+"""Kernels with synapses of their own: how E is stored, applied, read backwards, and updated.
+
+Every kernel is a linear map from the source's error neurons to the target's neurons. It offers
+`apply` (d = E e), `read` (Eᵀ z, for read-outs) and `accumulate` (add the update uᵀv, a sum of outer
+products over the batch, to `.grad`). Error and activity tensors are flat: (N, neurons).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from reclra_compile.ir import Pathway
+
+
+class Dense(nn.Module):
+    """A full matrix E of shape (target neurons, source neurons)."""
+
+    def __init__(self, E: Tensor) -> None:
+        super().__init__()
+        self.E = nn.Parameter(E)
+
+    def apply_to(self, e_NJ: Tensor) -> Tensor:
+        """d = E e (E3): (N, source) → (N, target)."""
+        return e_NJ @ self.E.t()
+
+    def read(self, z_NI: Tensor) -> Tensor:
+        """Eᵀ z: (N, target) → (N, source)."""
+        return z_NI @ self.E
+
+    def accumulate(self, u_NI: Tensor, v_NJ: Tensor) -> None:
+        """Add Σ_n u_n v_nᵀ to the gradient of E."""
+        if self.E.requires_grad:
+            add_grad(self.E, u_NI.t() @ v_NJ)
+
+
+class LowRank(nn.Module):
+    """E = A Bᵀ with A (target, rank) and B (source, rank); updates follow the chain rule."""
+
+    def __init__(self, A: Tensor, B: Tensor) -> None:
+        super().__init__()
+        self.A, self.B = nn.Parameter(A), nn.Parameter(B)
+
+    def apply_to(self, e_NJ: Tensor) -> Tensor:
+        """d = A Bᵀ e: (N, source) → (N, target)."""
+        return (e_NJ @ self.B) @ self.A.t()
+
+    def read(self, z_NI: Tensor) -> Tensor:
+        """B Aᵀ z: (N, target) → (N, source)."""
+        return (z_NI @ self.A) @ self.B.t()
+
+    def accumulate(self, u_NI: Tensor, v_NJ: Tensor) -> None:
+        """Add the factors' shares of Σ_n u_n v_nᵀ to their gradients."""
+        if self.A.requires_grad:
+            add_grad(self.A, u_NI.t() @ (v_NJ @ self.B))
+            add_grad(self.B, v_NJ.t() @ (u_NI @ self.A))
+
+
+Synapses = Dense | LowRank
+
+
+def add_grad(parameter: nn.Parameter, grad: Tensor) -> None:
+    """Accumulate into `.grad`, as autograd does."""
+    if parameter.grad is None:
+        parameter.grad = grad
+    else:
+        parameter.grad.add_(grad)
+
+
+def initial(
+    init: str, scale: float, rows: int, columns: int, generator: torch.Generator, forward: Tensor | None = None
+) -> Tensor:
+    """A (rows, columns) matrix from the named distribution, float32 on the CPU.
+
+    `forward` is the forward weight of shape (columns, rows), needed by "transpose".
+    """
+    if init == "transpose" and forward is not None:
+        return forward.detach().t().clone() * scale
+    E = torch.empty(rows, columns)
+    _FILL[init](E, scale, generator)
+    return E
+
+
+def _normal(E: Tensor, scale: float, g: torch.Generator) -> None:
+    E.normal_(0.0, scale, generator=g)
+
+
+def _uniform(E: Tensor, scale: float, g: torch.Generator) -> None:
+    E.uniform_(-scale, scale, generator=g)
+
+
+def _fan_in(E: Tensor, scale: float, g: torch.Generator) -> None:
+    E.normal_(0.0, scale / math.sqrt(E.shape[1]), generator=g)
+
+
+def _glorot(E: Tensor, scale: float, g: torch.Generator) -> None:
+    bound = scale * math.sqrt(6.0 / (E.shape[0] + E[0].numel()))
+    E.uniform_(-bound, bound, generator=g)
+
+
+def _orthogonal(E: Tensor, scale: float, g: torch.Generator) -> None:
+    nn.init.orthogonal_(E, scale, generator=g)
+
+
+def _zeros(E: Tensor, scale: float, g: torch.Generator) -> None:
+    E.zero_()
+
+
+_FILL: dict[str, Callable[[Tensor, float, torch.Generator], None]] = {
+    "normal": _normal,
+    "uniform": _uniform,
+    "fan_in": _fan_in,
+    "glorot": _glorot,
+    "orthogonal": _orthogonal,
+    "zeros": _zeros,
+}
+
+
+def make(p: Pathway, rows: int, columns: int, generator: torch.Generator, forward: Tensor | None) -> Synapses:
+    """The synapses of a pathway from `columns` source neurons to `rows` target neurons."""
+    if p.kernel == "dense":
+        return Dense(initial(p.init, p.scale, rows, columns, generator, forward))
+    # A carries the distribution and B has unit row norm, so that A Bᵀ is distributed as E would be.
+    # B is never zero, or neither factor would ever get a gradient.
+    return LowRank(
+        initial(p.init, p.scale * (math.sqrt(p.rank / columns) if p.init == "fan_in" else 1.0), rows, p.rank, generator),
+        initial("normal", 1.0 / math.sqrt(p.rank), columns, p.rank, generator),
+    )

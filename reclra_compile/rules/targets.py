@@ -1,0 +1,72 @@
+"""Target rules: from a region's displacement to its error neurons.
+
+`lra` (E3, E4): y = φ(h − β d), mismatch m = z − y, error neurons by the chosen norm of E2.
+`gradient`: e = d ⊙ φ'(h), which needs φ's graph and is done where that graph lives, in the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from reclra_compile.ir import Target
+
+Elementwise = Callable[[Tensor], Tensor]
+TINY = 1e-30
+
+
+def mismatch(target: Target, phi: Elementwise | None, own: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(h, z, d) → m = z − φ(h − β d) (E3), all (N, …); `phi` None is the identity, where m = β d exactly.
+
+    Where `own` is false `phi` is not the region's own activation, and z is replaced by φ(h).
+    """
+    beta = target.beta
+    if phi is None:
+        return lambda h, z, d: d * beta
+
+    def same(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        return z - phi(torch.add(h, d, alpha=-beta))
+
+    def other(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        return phi(h) - phi(torch.add(h, d, alpha=-beta))
+
+    return same if own else other
+
+
+def error_scale(target: Target) -> float:
+    """κ, divided by β where the mismatch is normalised: e = error_scale · direction(m)."""
+    scales_with_m = target.p == 2 and target.q == 2 or target.p == 1 and target.q == 2
+    return target.kappa / target.beta if target.normalize and scales_with_m else target.kappa
+
+
+def direction(target: Target) -> Callable[[Tensor], Tensor] | None:
+    """∂(1/q)‖m‖_p^q/∂m per sample (E2); None where it is m itself (p = q = 2, the paper's E4)."""
+    if (target.p, target.q) == (2, 2):
+        return None
+    if (target.p, target.q) == (1, 1):
+        return torch.sign
+    if (target.p, target.q) == (2, 1):
+        return lambda m: m / _per_sample(torch.linalg.vector_norm(m.flatten(1), 2, dim=1), m).clamp_min(TINY)
+    return lambda m: torch.sign(m) * _per_sample(m.flatten(1).abs().sum(1), m)
+
+
+def discrepancy(target: Target, m: Tensor) -> Tensor:
+    """κ ‖m‖_p^q averaged over the batch: the region's term of D(Θ), E2. m: (N, …); scalar."""
+    flat = m.flatten()
+    if (target.p, target.q) == (2, 2):
+        return torch.dot(flat, flat) * (target.kappa / m.shape[0])
+    norms = torch.linalg.vector_norm(m.flatten(1), target.p, dim=1)
+    return norms.pow(target.q).mean() * target.kappa
+
+
+def rescaled(d: Tensor, h: Tensor, e_output: Tensor) -> Tensor:
+    """Each sample's d set to the length ‖h‖·‖e_L‖; shapes (N, …)."""
+    length = torch.linalg.vector_norm(h.flatten(1), dim=1) * torch.linalg.vector_norm(e_output.flatten(1), dim=1)
+    norm = torch.linalg.vector_norm(d.flatten(1), dim=1).clamp_min(TINY)
+    return d * _per_sample(length / norm, d)
+
+
+def _per_sample(values_N: Tensor, like: Tensor) -> Tensor:
+    return values_N.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,55 @@
+"""Synapse updates: each gives the two factors (u, v) of ΔE = Σ_n u_n v_nᵀ, a gradient to descend.
+
+All tensors are flat, (N, neurons). `c` are the source's error neurons already divided by the batch
+size where the loss is a mean, so that sums over the batch come out as gradients of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from reclra_compile.rules.kernels import Synapses, add_grad
+
+Factors = tuple[Tensor, Tensor]
+
+
+def kolen_pollack(z_NI: Tensor, c_NJ: Tensor) -> Factors:
+    """E8: ΔE = z eᵀ, the transpose of the forward update between neighbours."""
+    return z_NI, c_NJ
+
+
+def lra(d_NI: Tensor, c_NJ: Tensor, gamma: float) -> Factors:
+    """E6 with its printed sign: ΔE = −γ d eᵀ."""
+    return d_NI, c_NJ * -gamma
+
+
+def local_readout(
+    synapses: Synapses, bias: nn.Parameter | None, z_NI: Tensor, gradient: Callable[[Tensor], Tensor]
+) -> Factors:
+    """E9: ΔE = z (∂loss/∂r)ᵀ with the read-out r = Eᵀ z + b; `gradient` maps r (N, source) to ∂loss/∂r."""
+    readout = synapses.read(z_NI)
+    if bias is not None:
+        readout += bias
+    v = gradient(readout)
+    if bias is not None and bias.requires_grad:
+        add_grad(bias, v.sum(0))
+    return z_NI, v
+
+
+class GrowthGuard:
+    """Stops E6 from growing its synapses without bound: the update is zero past `limit` × the initial norm."""
+
+    def __init__(self, synapses: Synapses, limit: float) -> None:
+        self.parameters = list(synapses.parameters())
+        start = self._norm()
+        self.limit = torch.where(start > 0, start * limit, torch.inf)
+
+    def _norm(self) -> Tensor:
+        return torch.stack([p.detach().norm() for p in self.parameters]).norm()
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """`v`, or zeros once the synapses have outgrown the limit (no device synchronisation)."""
+        return v * (self._norm() <= self.limit)

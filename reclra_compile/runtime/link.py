@@ -1,0 +1,169 @@
+"""Link a plan to live modules: region callables, synapses, and one closure per task."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from reclra_compile.errors import Fault, PlanError, WiringError
+from reclra_compile.frontend import ops
+from reclra_compile.frontend.extract import Piece, body, tail, whole
+from reclra_compile.frontend.partition import Cut
+from reclra_compile.frontend.trace import Traced
+from reclra_compile.ir import Pathway, Plan, Region
+from reclra_compile.rules.kernels import Synapses, initial, make
+from reclra_compile.rules.targets import Elementwise
+from reclra_compile.runtime import feedback
+from reclra_compile.runtime.loss import LossFunction
+from reclra_compile.runtime.region import SplitRegion, WholeRegion
+from reclra_compile.runtime.tasks import Linked
+from reclra_compile.schedule.lower import whole_regions
+
+
+def key(name: str) -> str:
+    """A pathway's name as a module name (dots separate modules in torch)."""
+    return name.replace(".", "/")
+
+
+def link(
+    plan: Plan, traced: Traced, cuts: tuple[Cut, ...], loss_fn: LossFunction, seed: int, reduction: str | None
+) -> tuple[Linked, nn.Module]:
+    """The plan's live counterpart and the module that holds its error synapses.
+
+    Synapses are drawn region-wise: a pathway's initial values depend on `seed` and its name alone.
+    Raises PlanError (P010) where plan and model disagree, WiringError (W031, W033) where a kernel
+    does not fit the layer it mirrors.
+    """
+    by_name = {c.name: c for c in cuts}
+    missing = [r.name for r in plan.regions if r.name not in by_name]
+    if missing:
+        raise PlanError(Fault("P010", f"the model has no region '{missing[0]}': the plan belongs to another model"))
+    linker = _Linker(plan, traced, by_name, seed)
+    codes = {r.name: linker.region(r) for r in plan.regions}
+    pathways = [p for p in plan.pathways if not p.edge]
+    synapses = {p.name: linker.synapses(p) for p in pathways}
+    biases = {p.name: linker.bias(p) for p in pathways if p.update == "local_readout"}
+    linked = Linked(
+        plan, loss_fn, codes, {r.name: linker.target_phi(r) for r in plan.regions}, synapses, biases, reduction
+    )
+    holder = nn.Module()
+    for name, module in synapses.items():
+        if name in biases:
+            module.register_parameter("b", biases[name])
+        holder.add_module(key(name), module)
+    for name, made in linker.feedback.items():
+        mirror = nn.Module()
+        for path, parameter in made.items():
+            mirror.register_parameter(key(path), parameter)
+        holder.add_module(key(f"mirror {name}"), mirror)
+    for p in plan.pathways:
+        if p.update == "fixed" and p.name in synapses:
+            synapses[p.name].requires_grad_(False)
+    return linked, holder
+
+
+class _Linker:
+    def __init__(self, plan: Plan, traced: Traced, cuts: dict[str, Cut], seed: int) -> None:
+        self.plan, self.traced, self.cuts, self.seed = plan, traced, cuts, seed
+        self.targets = {t.region: t for t in plan.targets}
+        self.whole = whole_regions(plan.targets, plan.pathways)
+        self.feedback: dict[str, dict[str, nn.Parameter]] = {}
+        self.edges: dict[str, list[Pathway]] = defaultdict(list)
+        self.heard: dict[str, list[Pathway]] = defaultdict(list)
+        for p in plan.pathways:
+            if p.edge:
+                self.edges[p.source].append(p)
+                self.heard[p.target].append(p)
+        self.outputs = {r.name: set(r.outputs) for r in plan.regions}
+        example = next((p for p in traced.model.parameters() if p.is_floating_point()), None)
+        self.like = torch.empty(0) if example is None else example
+
+    def region(self, region: Region) -> WholeRegion | SplitRegion:
+        """The executable form of one region."""
+        cut = self.cuts[region.name]
+        target = self.targets.get(region.name)
+        wanted = {v for p in self.edges[region.name] for v in self.outputs[p.target]}
+        listens = frozenset(k for k, v in enumerate(region.inputs) if v in wanted)
+        if target is None or region.name in self.whole:
+            piece = whole(self.traced, cut)
+        else:
+            piece = body(self.traced, cut)
+        trainable = target is not None and target.trainable
+        learned = tuple(piece.module.parameters()) if trainable else ()
+        learned += self._install(region, piece)
+        positions = {n: k for k, n in enumerate(cut.inputs)}
+        inputs = tuple(positions[n] for n in piece.inputs)
+        if target is None or region.name in self.whole:
+            return WholeRegion(piece.run, inputs, listens, learned)
+        end = tail(self.traced, cut)
+        phi = cut.phi[1] if cut.phi else None
+        root = region.name == self.plan.waves[0][0]
+        phi_graph = target.rule == "gradient" and (phi is not None or end is not None)
+        return SplitRegion(
+            piece.run,
+            inputs,
+            listens,
+            learned,
+            phi,
+            end.run if end else None,
+            tuple(positions[n] for n in end.inputs if n in positions) if end else (),
+            phi_graph,
+            end is not None and (phi_graph or bool(self.heard[region.name]) or root),
+        )
+
+    def _install(self, region: Region, piece: Piece) -> tuple[nn.Parameter, ...]:
+        """Feedback weights for the region's edge kernels, installed in its graph; those that learn are returned."""
+        kernels = {p.kernel for p in self.edges[region.name]}
+        if len(kernels) > 1:
+            raise WiringError(
+                Fault("W034", f"the edges of '{region.name}' have several kernels: {', '.join(sorted(kernels))}")
+            )
+        if not kernels or kernels == {"adjoint"}:
+            return ()
+        first = self.edges[region.name][0]
+        tied = {"transpose": feedback.tied_transpose, "sign": feedback.sign_symmetric}.get(first.kernel)
+        made = feedback.install(piece.module, region.name, tied, lambda path, W: self._mirror(first, path, W))
+        object.__setattr__(piece, "run", piece.module.forward)
+        if made:
+            self.feedback[region.name] = made
+        if first.update == "fixed":
+            for parameter in made.values():
+                parameter.requires_grad_(False)
+            return ()
+        return tuple(made.values())
+
+    def _mirror(self, p: Pathway, path: str, W: Tensor) -> nn.Parameter:
+        E = initial(p.init, p.scale, W.shape[0], W[0].numel(), self._generator(f"mirror {p.source} {path}"))
+        return nn.Parameter(E.view(W.shape).to(W))
+
+    def synapses(self, p: Pathway) -> Synapses:
+        """The initial synapses of a pathway, on the model's device and in its precision."""
+        rows, columns = (next(r.size for r in self.plan.regions if r.name == n) for n in (p.target, p.source))
+        forward = self._forward_weight(p) if p.init == "transpose" else None
+        module = make(p, rows, columns, self._generator(p.name), forward)
+        return module.to(device=self.like.device, dtype=self.like.dtype)
+
+    def bias(self, p: Pathway) -> nn.Parameter:
+        """The bias b of a local read-out (E9), zero at first."""
+        columns = next(r.size for r in self.plan.regions if r.name == p.source)
+        return nn.Parameter(torch.zeros(columns, device=self.like.device, dtype=self.like.dtype))
+
+    def _forward_weight(self, p: Pathway) -> Tensor:
+        matrices = [w for w in body(self.traced, self.cuts[p.source]).module.parameters() if w.ndim == 2]
+        if len(matrices) != 1:
+            raise WiringError(Fault("W031", f"init transpose: '{p.source}' has {len(matrices)} weight matrices, not 1"))
+        return matrices[0]
+
+    def _generator(self, name: str) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+    def target_phi(self, region: Region) -> Elementwise | None:
+        """The activation a region's targets use; None for the identity."""
+        target, cut = self.targets.get(region.name), self.cuts[region.name]
+        if target is None or target.phi == "same":
+            return cut.phi[1] if cut.phi else None
+        return None if target.phi == "identity" else ops.ACTIVATIONS[target.phi]

@@ -1,0 +1,132 @@
+"""A plan linked to a model: the one mutable thing, and what a training loop talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reclra_compile.errors import Fault, PlanError, TrainingError
+from reclra_compile.ir import Plan
+from reclra_compile.runtime.state import StepState
+from reclra_compile.runtime.tasks import Linked, build
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """D(Θ) of the last step (E2): the total, and each region's term, output first; floats."""
+
+    total: float
+    regions: dict[str, float]
+
+
+class Program:
+    """Executes a plan on its model: `loss = program.step(x, y)` fills `.grad`; any optimizer descends.
+
+    The model keeps its own parameters: after training, `model.eval()(x)` uses them.
+    """
+
+    def __init__(self, plan: Plan, model: nn.Module, linked: Linked, synapses: nn.Module) -> None:
+        self.plan = plan
+        self.model = model
+        self.synapses = synapses  #: the error synapses, as a module: move, save or inspect it like any other
+        self._linked = linked
+        self._inputs = [linked.slot(name) for name, _, _ in plan.inputs]
+        self._y, self._loss = linked.slot("y"), linked.slot("loss")
+        self._steps = [build(task, linked) for task in plan.tasks]
+        self._discrepancy: dict[str, Tensor] = {}
+
+    def step(self, *batch: Any) -> Tensor:
+        """Forward pass and schedule on `*inputs, target`; returns the loss (a detached scalar).
+
+        Adds to `.grad` of the model's parameters and of the synapses, as `loss.backward()` does: call
+        `optimizer.zero_grad()` before it. Raises TrainingError (T003) for a wrong number of inputs.
+        """
+        if len(batch) != len(self._inputs) + 1:
+            raise TrainingError(
+                Fault("T003", f"step takes {len(self._inputs)} input(s) and a target, not {len(batch)} arguments")
+            )
+        slots: list[Any] = [None] * len(self._linked.slot)
+        slots[0] = state = StepState()
+        for i, x in zip(self._inputs, batch, strict=False):
+            slots[i] = x
+        slots[self._y] = batch[-1]
+        with torch.no_grad():
+            for run in self._steps:
+                run(slots)
+        self._discrepancy = state.discrepancy
+        loss: Tensor = slots[self._loss]
+        return loss
+
+    @property
+    def discrepancy(self) -> Discrepancy:
+        """D(Θ) of the last step; raises TrainingError (T004) before the first."""
+        if not self._discrepancy:
+            raise TrainingError(Fault("T004", "no step has been taken yet, so there is no discrepancy"))
+        terms = {name: float(self._discrepancy[name]) for w in self.plan.waves for name in w if name in self._discrepancy}
+        return Discrepancy(sum(terms.values()), terms)
+
+    def model_parameters(self) -> Iterator[nn.Parameter]:
+        """The model's own parameters."""
+        return self.model.parameters()
+
+    def synapse_parameters(self) -> Iterator[nn.Parameter]:
+        """The error synapses that learn."""
+        return (p for p in self.synapses.parameters() if p.requires_grad)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Everything that learns: the model's parameters, then the error synapses."""
+        yield from self.model_parameters()
+        yield from self.synapse_parameters()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear `.grad` of the model and of the synapses."""
+        self.model.zero_grad(set_to_none)
+        self.synapses.zero_grad(set_to_none)
+
+    def to(self, *args: Any, **kwargs: Any) -> Program:
+        """Move model and synapses, as `nn.Module.to`."""
+        self.model.to(*args, **kwargs)
+        self.synapses.to(*args, **kwargs)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """The synapses' state and the plan's fingerprint; the model saves itself."""
+        return {"fingerprint": self.plan.fingerprint, "synapses": self.synapses.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the synapses; raises PlanError (P011) for another model's or wiring's state."""
+        if state.get("fingerprint") != self.plan.fingerprint:
+            raise PlanError(Fault("P011", "these synapses belong to another model", fix="load the matching checkpoint"))
+        try:
+            self.synapses.load_state_dict(state["synapses"])
+        except RuntimeError as error:
+            raise PlanError(Fault("P011", f"these synapses belong to another wiring: {error}")) from error
+
+    def first_non_finite(self, *inputs: Any) -> str | None:
+        """The first region, in the model's order, whose output or parameters are not finite; None if all are."""
+        named = dict(self.model.named_parameters())
+        slots: list[Any] = [None] * len(self._linked.slot)
+        slots[0] = StepState()
+        for i, x in zip(self._inputs, inputs, strict=False):
+            slots[i] = x
+        forward = {t.subject: run for t, run in zip(self.plan.tasks, self._steps, strict=True) if t.kind == "F"}
+        with torch.no_grad():
+            for region in self.plan.regions:
+                if any(not named[p].isfinite().all() for p in region.parameters if p in named):
+                    return region.name
+                forward[region.name](slots)
+                outputs = (slots[self._linked.slot(v)] for v in region.outputs)
+                if any(isinstance(o, Tensor) and o.is_floating_point() and not o.isfinite().all() for o in outputs):
+                    return region.name
+        return None
+
+    def __repr__(self) -> str:
+        learned = sum(p.numel() for p in self.synapse_parameters())
+        return (
+            f"Program({self.plan.model} × {self.plan.name}: {len(self.plan.regions)} regions, "
+            f"{len(self.plan.pathways)} pathways, {len(self.plan.waves)} waves, {learned:,} learned synapses)"
+        )

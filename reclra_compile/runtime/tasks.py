@@ -1,0 +1,293 @@
+"""One builder per task kind: each turns a task into a closure over numbered slots.
+
+The closures hold no values between steps; everything live is in the slots, so freeing a slot frees
+the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reclra_compile.ir import Pathway, Plan, Region, Target, Task
+from reclra_compile.rules import targets as rules
+from reclra_compile.rules import updates
+from reclra_compile.rules.kernels import Synapses
+from reclra_compile.runtime.loss import LossFunction, is_plain_cross_entropy, loss_and_gradient, reduction_of
+from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total
+from reclra_compile.runtime.state import Errors, SlotMap, Slots
+from reclra_compile.schedule.lower import activity
+
+Step = Callable[[Slots], None]
+
+
+@dataclass
+class Linked:
+    """Everything the builders need: the plan, and the live parts its names stand for."""
+
+    plan: Plan
+    loss_fn: LossFunction
+    codes: dict[str, WholeRegion | SplitRegion]
+    target_phi: dict[str, rules.Elementwise | None]
+    synapses: dict[str, Synapses]
+    biases: dict[str, nn.Parameter]
+    reduction: str | None = None
+    track_discrepancy: bool = True
+    slot: SlotMap = field(default_factory=SlotMap)
+
+    def __post_init__(self) -> None:
+        self.regions: dict[str, Region] = {r.name: r for r in self.plan.regions}
+        self.targets: dict[str, Target] = {t.region: t for t in self.plan.targets}
+        self.pathways: dict[str, Pathway] = {p.name: p for p in self.plan.pathways}
+        self.root = self.plan.waves[0][0]
+        self.read_e = {t.reads[0] for t in self.plan.tasks if t.kind == "D"}
+        self.read_e |= {v for t in self.plan.tasks if t.kind == "T" for v in t.reads if v.startswith("e.")}
+
+
+def build(task: Task, linked: Linked) -> Step:
+    """The closure that executes `task`."""
+    return _BUILDERS[task.kind](task, linked)
+
+
+def _forward(task: Task, linked: Linked) -> Step:
+    region, code = linked.regions[task.subject], linked.codes[task.subject]
+    reads = [linked.slot(v) for v in region.inputs]
+    outs = [linked.slot(v) for v in region.outputs]
+    h = linked.slot(f"h.{region.name}")
+    if isinstance(code, WholeRegion):
+
+        def whole(v: Slots) -> None:
+            outputs, v[h] = code.forward([v[i] for i in reads])
+            for slot, value in zip(outs, outputs, strict=True):
+                v[slot] = value
+
+        return whole
+    z = linked.slot(activity(region))
+
+    def split(v: Slots) -> None:
+        outputs, activities, v[h] = code.forward([v[i] for i in reads])
+        for slot, value in zip(outs, outputs, strict=True):
+            v[slot] = value
+        v[z] = activities
+
+    return split
+
+
+def _loss(task: Task, linked: Linked) -> Step:
+    output, y, loss, d = (linked.slot(n) for n in (linked.plan.output, "y", "loss", "d.loss"))
+    loss_fn = linked.loss_fn
+
+    def run(v: Slots) -> None:
+        if linked.reduction is None:
+            linked.reduction = reduction_of(loss_fn, v[output], v[y])
+        v[0].batch = len(v[output])
+        v[0].scale = 1.0 / len(v[output]) if linked.reduction == "mean" else 1.0
+        v[loss], gradient = loss_and_gradient(loss_fn, v[output], v[y])
+        v[d] = (gradient,)
+
+    return run
+
+
+def _displacement(task: Task, linked: Linked) -> Step:
+    p = linked.pathways[task.subject]
+    synapses, shape = linked.synapses[p.name], linked.regions[p.target].shape
+    e, d = linked.slot(f"e.{p.source}"), linked.slot(f"d.{p.name}")
+    flat = len(shape) == 1 and len(linked.regions[p.source].shape) == 1
+
+    def run(v: Slots) -> None:
+        errors = v[e].e
+        v[d] = synapses.apply_to(errors) if flat else synapses.apply_to(errors.flatten(1)).view(-1, *shape)
+
+    return run
+
+
+def _target(task: Task, linked: Linked) -> Step:
+    region, target = linked.regions[task.subject], linked.targets[task.subject]
+    arriving = [linked.pathways[v[2:]] for v in task.reads if v.startswith("d.") and v != "d.loss"]
+    at_z = [linked.slot(f"d.{p.name}") for p in arriving if not p.edge]
+    at_outputs = [linked.slot(f"d.{p.name}") for p in arriving if p.edge]
+    if "d.loss" in task.reads:
+        at_outputs.append(linked.slot("d.loss"))
+    code = linked.codes[task.subject]
+    if isinstance(code, WholeRegion):
+        return _whole_errors(region, at_outputs, linked)
+    if target.rule == "gradient":
+        return _gradient_errors(region, code, at_z, at_outputs, linked)
+    return _lra_errors(region, target, code, at_z, at_outputs, linked)
+
+
+def _whole_errors(region: Region, at_outputs: list[int], linked: Linked) -> Step:
+    """Cotangents at the outputs, summed over the pathways, in units of the loss."""
+    e, one = linked.slot(f"e.{region.name}"), len(at_outputs) == 1
+    record = linked.track_discrepancy and region.name == linked.root
+
+    def run(v: Slots) -> None:
+        v[e] = v[at_outputs[0]] if one else tuple(map(total, zip(*(v[i] for i in at_outputs), strict=True)))
+        if record and v[e][0] is not None:
+            flat = v[e][0].flatten()
+            v[0].discrepancy[region.name] = torch.dot(flat, flat) / (v[0].scale ** 2 * v[0].batch)
+
+    return run
+
+
+def _cotangents(v: Slots, slots: list[int], factor: float) -> list[Tensor | None]:
+    """What arrives at the outputs, times `factor`."""
+    sums = [total(parts) for parts in zip(*(v[i] for i in slots), strict=True)]
+    return sums if factor == 1.0 else [s if s is None else s * factor for s in sums]
+
+
+def _gradient_errors(
+    region: Region, code: SplitRegion, at_z: list[int], at_outputs: list[int], linked: Linked
+) -> Step:
+    """e = d ⊙ φ'(h); kept in units of the loss where nothing per-sample arrives, so that nothing is rounded."""
+    e, h, read = linked.slot(f"e.{region.name}"), linked.slot(f"h.{region.name}"), f"e.{region.name}" in linked.read_e
+    record = linked.track_discrepancy and region.name == linked.root
+
+    def run(v: Slots) -> None:
+        scale: float = v[0].scale
+        if at_z:
+            arrived = code.pull(v[h], total([v[i] for i in at_z]), _cotangents(v, at_outputs, 1.0 / scale))
+            errors = torch.zeros_like(v[h].roots[0]) if arrived is None else arrived
+            v[e] = Errors(errors, errors * scale)
+        else:
+            arrived = code.pull(v[h], None, _cotangents(v, at_outputs, 1.0))
+            c = torch.zeros_like(v[h].roots[0]) if arrived is None else arrived
+            v[e] = Errors(c * (1.0 / scale) if read else None, c)
+        if record:
+            flat = v[e].c.flatten()
+            v[0].discrepancy[region.name] = torch.dot(flat, flat) / (scale**2 * v[0].batch)
+
+    return run
+
+
+def _lra_errors(
+    region: Region, target: Target, code: SplitRegion, at_z: list[int], at_outputs: list[int], linked: Linked
+) -> Step:
+    """y = φ(h − β d), e from the mismatch z − y (E2–E4)."""
+    e, h, z = (linked.slot(n) for n in (f"e.{region.name}", f"h.{region.name}", activity(region)))
+    e_root = linked.slot(f"e.{linked.root}")
+    mismatch = rules.mismatch(target, linked.target_phi[region.name], own=target.phi == "same")
+    direction, factor = rules.direction(target), rules.error_scale(target)
+    read, record = f"e.{region.name}" in linked.read_e, linked.track_discrepancy
+    alone = len(at_z) == 1 and not at_outputs
+
+    def run(v: Slots) -> None:
+        live, scale = v[h], v[0].scale
+        h_N = live.roots[0].detach()
+        if alone:
+            d: Tensor | None = v[at_z[0]]
+        else:
+            d = code.pull(live, total([v[i] for i in at_z]), _cotangents(v, at_outputs, 1.0 / scale))
+        if d is None:
+            d = torch.zeros_like(h_N)
+        if target.rescale:
+            d = rules.rescaled(d, h_N, v[e_root].e)
+        m = mismatch(h_N, v[z], d)
+        if record:
+            v[0].discrepancy[region.name] = rules.discrepancy(target, m)
+        if direction is not None:
+            m = direction(m)
+        if read:
+            errors = m * factor if factor != 1.0 else m
+            v[e] = Errors(errors, errors * scale)
+        else:
+            v[e] = Errors(None, m.mul_(factor * scale))
+
+    return run
+
+
+def _update(task: Task, linked: Linked) -> Step:
+    region, code = linked.regions[task.subject], linked.codes[task.subject]
+    e, h = linked.slot(f"e.{region.name}"), linked.slot(f"h.{region.name}")
+    edges = [(linked.slot(v), _positions(linked.pathways[v[2:]], linked)) for v in task.writes if v.startswith("d.")]
+    whole = isinstance(code, WholeRegion)
+
+    def run(v: Slots) -> None:
+        live = v[h]
+        code.backward(live, v[e] if whole else (v[e].c,))
+        for slot, positions in edges:
+            v[slot] = tuple(total([heard(live, k) for k in ks]) for ks in positions)
+
+    return run
+
+
+def _positions(p: Pathway, linked: Linked) -> list[list[int]]:
+    """For each output of the pathway's target, the positions at which its source reads it."""
+    inputs = linked.regions[p.source].inputs
+    return [[k for k, v in enumerate(inputs) if v == out] for out in linked.regions[p.target].outputs]
+
+
+def _synapse_update(task: Task, linked: Linked) -> Step:
+    p = linked.pathways[task.subject]
+    factors = _UPDATES[p.update](p, linked)
+    synapses = linked.synapses[p.name]
+
+    def run(v: Slots) -> None:
+        u, c = factors(v)
+        synapses.accumulate(u.flatten(1), c.flatten(1))
+
+    return run
+
+
+FactorsOf = Callable[[Slots], updates.Factors]
+
+
+def _kolen_pollack(p: Pathway, linked: Linked) -> FactorsOf:
+    z, e = linked.slot(activity(linked.regions[p.target])), linked.slot(f"e.{p.source}")
+    return lambda v: updates.kolen_pollack(v[z], v[e].c)
+
+
+def _lra(p: Pathway, linked: Linked) -> FactorsOf:
+    ds = [linked.slot(f"d.{q.name}") for q in linked.plan.pathways if q.target == p.target and not q.edge]
+    e = linked.slot(f"e.{p.source}")
+    guard = updates.GrowthGuard(linked.synapses[p.name], p.growth_limit)
+    return lambda v: updates.lra(sum(v[d] for d in ds), guard(v[e].c), p.gamma)
+
+
+def _local_readout(p: Pathway, linked: Linked) -> FactorsOf:
+    z, y = linked.slot(activity(linked.regions[p.target])), linked.slot("y")
+    synapses, bias = linked.synapses[p.name], linked.biases.get(p.name)
+    root, shape = linked.codes[linked.root], linked.regions[linked.root].shape
+    assert isinstance(root, SplitRegion)
+    loss_fn, bare = linked.loss_fn, root.phi is None and root.tail is None
+
+    def gradient(r: Tensor, v: Slots) -> Tensor:
+        r = r.view(-1, *shape)
+        if bare and is_plain_cross_entropy(loss_fn, r, v[y]):
+            if v[0].one_hot is None:
+                v[0].one_hot = F.one_hot(v[y], r.shape[1]).to(r.dtype)
+            return torch.softmax(r, 1).sub_(v[0].one_hot).mul_(v[0].scale)
+        return loss_and_gradient(lambda x, t: loss_fn(root.head(x), t), r, v[y])[1].flatten(1)
+
+    return lambda v: updates.local_readout(synapses, bias, v[z].flatten(1), lambda r: gradient(r, v))
+
+
+def _free(task: Task, linked: Linked) -> Step:
+    slots = [linked.slot(v) for v in task.reads]
+
+    def run(v: Slots) -> None:
+        for i in slots:
+            v[i] = None
+
+    return run
+
+
+_UPDATES: dict[str, Callable[[Pathway, Linked], FactorsOf]] = {
+    "kolen_pollack": _kolen_pollack,
+    "lra": _lra,
+    "local_readout": _local_readout,
+}
+_BUILDERS: dict[str, Callable[[Task, Linked], Step]] = {
+    "F": _forward,
+    "L": _loss,
+    "D": _displacement,
+    "T": _target,
+    "U": _update,
+    "V": _synapse_update,
+    "X": _free,
+}

@@ -1,0 +1,53 @@
+"""Order tasks by their reads and writes, and free each value after its last reader."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import networkx as nx
+
+from reclra_compile.ir import Task
+
+_RANK = {k: i for i, k in enumerate("FLDTUV")}
+KEPT = ("loss", "g.")  #: values that outlive the step
+
+
+def dependencies(tasks: tuple[Task, ...]) -> nx.DiGraph[int]:
+    """The task graph: an edge from the writer of each value to its readers, tasks by index."""
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(len(tasks)))
+    writer = {v: i for i, t in enumerate(tasks) for v in t.writes}
+    graph.add_edges_from((writer[v], i) for i, t in enumerate(tasks) for v in t.reads if v in writer)
+    return graph
+
+
+def order(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    """A deterministic topological order: forward first, then wave by wave, each region's update right
+    after its error neurons so that what the forward pass kept for it is freed early.
+    """
+    turn = {t.subject: i for i, t in enumerate(tasks) if t.kind == "T"}
+
+    def key(i: int) -> tuple[int, int, int, int]:
+        task = tasks[i]
+        region = task.subject.rpartition("->")[2] if task.kind in "DV" else task.subject
+        return (task.wave, turn.get(region, i) if task.kind in "DTUV" else i, _RANK[task.kind], i)
+
+    return tuple(tasks[i] for i in nx.lexicographical_topological_sort(dependencies(tasks), key=key))
+
+
+def frees(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    """Insert an X task after the last reader (or the writer, if nobody reads) of each value."""
+    last: dict[str, int] = {}
+    for i, task in enumerate(tasks):
+        for value in (*task.reads, *task.writes):
+            last[value] = i
+    dying: dict[int, list[str]] = defaultdict(list)
+    for value, i in last.items():
+        if not value.startswith(KEPT):
+            dying[i].append(value)
+    result: list[Task] = []
+    for i, task in enumerate(tasks):
+        result.append(task)
+        if i in dying:
+            result.append(Task("X", task.id.replace(" ", ":"), tuple(sorted(dying[i])), (), task.wave, task.device))
+    return tuple(result)

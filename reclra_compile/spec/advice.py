@@ -1,0 +1,49 @@
+"""Warnings about settings that were measured to fail or to be slow to learn."""
+
+from __future__ import annotations
+
+from reclra_compile.ir import Region
+from reclra_compile.spec.resolve import Resolved
+
+
+def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, ...]:
+    """One sentence per doubtful setting, with the change that helps."""
+    by_name = {r.name: r for r in regions}
+    root = resolved.waves[0][0]
+    chained = {p.target for p in resolved.pathways if p.source != root}
+    found: list[str] = []
+    tiny = [t.region for t in resolved.targets if t.rule == "lra" and t.beta < 1e-4]
+    if tiny:
+        found.append(
+            f"β = {min(t.beta for t in resolved.targets if t.rule == 'lra'):g} on {_some(tiny)}: z − φ(h − βd) cancels "
+            "in float32; use β ≥ 1e-3, or the rule `gradient`, which is its limit"
+        )
+    flat = [
+        t.region
+        for t in resolved.targets
+        if t.region != root and _phi(t.phi, by_name[t.region].phi) == "sign" and (t.rule == "gradient" or t.region in chained)
+    ]
+    if flat:
+        found.append(
+            f"sign units on {_some(flat)}: a small β d never flips a unit and φ' is zero, so little or no error "
+            "comes through; set `target: {phi: tanh}` for them, or feed them from the output with `rescale: true`"
+        )
+    printed = [p.name for p in resolved.pathways if p.update == "lra"]
+    if printed:
+        found.append(
+            f"E6 with its printed sign on {_some(printed)}: these synapses grow without bound under gradient "
+            "descent (held at growth_limit × their initial norm); local_readout or kolen_pollack learn better"
+        )
+    maps = [p.name for p in resolved.pathways if p.update == "fixed" and len(by_name[p.target].shape) > 1]
+    if maps:
+        found.append(f"fixed synapses onto feature maps ({_some(maps)}): these hardly train; let them learn")
+    found += [f"pathway {p.name} is {p.kernel} (rank {p.rank}): {p.reason}" for p in resolved.pathways if p.reason]
+    return tuple(found)
+
+
+def _phi(chosen: str, own: str) -> str:
+    return own if chosen == "same" else chosen
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,44 @@
+"""The region graph: who feeds whom, and how regions are numbered as layers."""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from reclra_compile.ir import Region
+
+
+class RegionGraph:
+    """Forward edges between regions, with the queries that wirings need."""
+
+    def __init__(self, regions: tuple[Region, ...], output: str) -> None:
+        self.regions = {r.name: r for r in regions}
+        producer = {v: r.name for r in regions for v in r.outputs}
+        self.output = producer[output]
+        self.forward: nx.DiGraph[str] = nx.DiGraph()
+        self.forward.add_nodes_from(self.regions)
+        self.forward.add_edges_from((producer[v], r.name) for r in regions for v in r.inputs if v in producer)
+        learned = [r.name for r in regions if r.parameters and r.name != self.output]
+        #: layers in the model's order, numbered from 1; the output region is the last
+        self.layers = (*learned, self.output)
+        self.position = {n: i for i, n in enumerate(self.regions)}
+
+    def consumers(self, name: str) -> list[str]:
+        """Regions that read an output of `name`, in order."""
+        return sorted(self.forward.successors(name), key=self.position.__getitem__)
+
+    def learned_consumers(self, name: str) -> list[str]:
+        """The first regions with parameters (or the output) on each way downstream from `name`."""
+        found: set[str] = set()
+        stack = self.consumers(name)
+        while stack:
+            n = stack.pop()
+            if self.regions[n].parameters or n == self.output:
+                found.add(n)
+            else:
+                stack.extend(self.consumers(n))
+        return sorted(found, key=self.position.__getitem__)
+
+    def downstream(self, name: str) -> list[str]:
+        """Every region below `name` on the way to the output, nearest first."""
+        distance = nx.single_source_shortest_path_length(self.forward, name)
+        return sorted((n for n in distance if n != name), key=lambda n: (distance[n], self.position[n]))

@@ -1,0 +1,297 @@
+"""Loading a wiring from a file, a shipped name or a mapping, with every fault of it in one report."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from reclra_compile.errors import Fault, Location, WiringError, nearest
+from reclra_compile.spec.schema import Override, PathwaySpec, Wiring, keys_of, part_at
+from reclra_compile.spec.yaml_marks import Document, KeyPath, read_text, read_yaml
+
+CODES: dict[str, str] = {
+    "W001": "the file cannot be found or read",
+    "W002": "the file is not valid YAML, or uses YAML that wirings do not",
+    "W003": "a key that is not known at this place",
+    "W004": "a name (of a kernel, update, rule, shipped wiring, …) that is not known",
+    "W005": "a value of the wrong type",
+    "W006": "a key or number that is needed and missing",
+    "W007": "a value that is out of range",
+    "W008": "a key that is given twice",
+    "W009": "a file that is too large, too deep or refers to itself",
+    "W010": "a version of the format that this build does not read",
+    "W011": "a file that is empty or not a mapping",
+    "W012": "a selector that does not say which regions in exactly one way",
+    "W013": "a YAML tag that would make something other than plain data",
+}
+
+_START = "start with 'version: 1' and a list 'pathways:'"
+_SHORT = ("kernel", "init", "update")  # fields with the form {word: number}
+_DIRECTORIES = (Path(__file__).parents[1] / "wiring", Path(__file__).parents[2] / "wiring")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A wiring, the file it came from, and where each of its values stands there."""
+
+    wiring: Wiring
+    file: str
+    marks: Mapping[KeyPath, Location] = field(default_factory=lambda: MappingProxyType({}))
+
+    def where(self, *path: str | int) -> Location | None:
+        """The place of the value at `path`, or of what is around it; `source` may stand for `from`."""
+        if not self.marks:
+            return _unmarked(self.file, ["from" if p == "source" else p for p in path if p != "names"])
+        known: KeyPath = ()
+        for step in path:
+            if (*known, step) in self.marks:
+                known = (*known, step)
+            elif step == "source" and (*known, "from") in self.marks:
+                known = (*known, "from")
+            elif step != "names":
+                break
+        return self.marks.get(known)
+
+
+def load_wiring(source: str | os.PathLike[str] | Mapping[str, object] | Wiring) -> Loaded:
+    """The wiring of a YAML file, a shipped name or a mapping; raises WiringError with every fault found."""
+    if isinstance(source, Wiring):
+        return Loaded(source, "<wiring>")
+    if isinstance(source, Mapping):
+        return Loaded(_validated(Document(dict(source)), "<dict>"), "<dict>")
+    if isinstance(source, str) and not _is_path(source):
+        source = _shipped_path(source)
+    file = os.fsdecode(source)
+    document = read_yaml(read_text(file), file)
+    return Loaded(_validated(document, file), file, MappingProxyType(document.marks))
+
+
+def shipped() -> dict[str, Path]:
+    """The wirings that come with the package, by name."""
+    for directory in _DIRECTORIES:
+        if directory.is_dir():
+            return {path.stem: path for path in sorted(directory.glob("*.yaml"), key=lambda p: p.stem)}
+    return {}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of wiring files, with every name they may use, for editors that complete and check."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**dialect, **Wiring.model_json_schema(by_alias=True), "title": "rec-LRA wiring"}
+
+
+def _is_path(text: str) -> bool:
+    separated = os.sep in text or (os.altsep or os.sep) in text
+    return text.endswith((".yaml", ".yml")) or separated or os.path.isfile(text)
+
+
+def _shipped_path(name: str) -> Path:
+    known = shipped()
+    if name in known:
+        return known[name]
+    fix = "; ".join(filter(None, (nearest(name, list(known)), "the path of a file ends in .yaml")))
+    raise WiringError(Fault("W004", f"there is no shipped wiring {_clip(name)}", fix=fix))
+
+
+def _validated(document: Document, file: str) -> Wiring:
+    """The wiring of a document, if neither its text nor its data has a fault."""
+    faults, wiring = list(document.faults), None
+    if document.readable and () not in document.broken:
+        early = _unusable(document, file)
+        faults += early
+        try:
+            wiring = None if early else Wiring.model_validate(document.data)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            meant = {(*e["loc"][:-1], _meant(e["loc"])) for e in details if e["type"] == "extra_forbidden"}
+            # a misspelt key is one fault, not an unknown key and a missing one
+            details = [e for e in details if e["type"] != "missing" or e["loc"] not in meant]
+            faults += filter(None, (_translated(e, document, file) for e in details))
+    if wiring is None or faults:
+        raise WiringError(sorted(faults, key=lambda f: (f.where.line, f.where.column) if f.where else (0, 0)))
+    return wiring
+
+
+def _unusable(document: Document, file: str) -> list[Fault]:
+    """Faults that leave nothing to check: no mapping, or a version with other rules."""
+    data, where = document.data, document.marks.get((), Location(file))
+    if data is None:
+        return [Fault("W011", "the file is empty", where, _START)]
+    if not isinstance(data, Mapping):
+        return [Fault("W011", f"a wiring is a mapping, not {_found(data)}", where, _START)]
+    version = data.get("version", 1)
+    if isinstance(version, int) and version != 1 and version is not False:
+        where = document.marks.get(("version",), _unmarked(file, ("version",)))
+        message = f"version {_clip(version)} is not supported: this build reads version 1"
+        return [Fault("W010", message, where, "use a build that reads it, or rewrite the file as version 1")]
+    return []
+
+
+def _unmarked(file: str, path: Sequence[str | int]) -> Location:
+    dotted = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+    return Location(f"{file}: {dotted}" if dotted else file)
+
+
+def _translated(error: ErrorDetails, document: Document, file: str) -> Fault | None:
+    """The fault for one validation error; None where a fault of the text is its cause."""
+    loc, missing = error["loc"], error["type"] == "missing"
+    path, on_key = _locate(document.data, loc)
+    at = (*path, loc[-1]) if missing else path
+    if any(at[:n] in document.broken for n in range(1, len(at) + 1)):
+        return None
+    if (*path, "<<") in document.broken or (not missing and any(b[:-1] == at for b in document.broken)):
+        return None
+    marks = document.keys if on_key or error["type"] == "extra_forbidden" else document.marks
+    code, message, fix = _explain(error, path)
+    return Fault(code, message, marks.get(path) or _unmarked(file, path), fix)
+
+
+def _locate(data: object, loc: Sequence[str | int]) -> tuple[KeyPath, bool]:
+    """The path in the file for a path in the normalised data, and whether its key is meant."""
+    path: KeyPath = ()
+    node: Any = data
+    for step in loc:
+        if step == "[key]":
+            return path, True
+        inside = isinstance(node, Mapping) and step in node
+        if inside or (isinstance(node, list | tuple) and isinstance(step, int) and step < len(node)):
+            path, node = (*path, step), node[step]
+        elif isinstance(node, Mapping) and len(node) == 1 and path and path[-1] in _SHORT:
+            word, node = next(iter(node.items()))
+            path = (*path, word)
+            if step == "name":
+                return path, True
+            if isinstance(node, Mapping) and step in node:
+                path, node = (*path, step), node[step]
+        elif step != "names":
+            break
+    return path, False
+
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "number": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "Kernel": "the name of a kernel or {low_rank: 8}",
+    "Init": "the name of an initial distribution or, with its scale, {normal: 0.001}",
+    "Update": "the name of an update or, with its gamma, {kolen_pollack: 0.5}",
+    "Selector": "a region's name, a list of names, or a selector such as {every: 3}",
+    "PathwaySpec": "a mapping such as {from: output, to: all}",
+    "Override": "a mapping such as {regions: fc1, target: {beta: 0.5}}",
+}
+_NEEDED = {
+    "version": "version: 1",
+    "pathways": "pathways: [{from: output, to: all}]",
+    "from": "from: output",
+    "to": "to: all",
+    "regions": "regions: fc1",
+    "target": "target: {beta: 0.5}",
+}
+_BOUNDS = {"greater_than": "greater than {gt}", "greater_than_equal": "at least {ge}"}
+_BOUNDS |= {"finite_number": "finite"}
+
+
+def _explain(error: ErrorDetails, path: KeyPath) -> tuple[str, str, str]:
+    """Code, message and fix."""
+    kind, value, ctx = error["type"], error["input"], error.get("ctx", {})
+    what = _subject(path)
+    if kind == "missing":
+        key = str(error["loc"][-1])
+        return "W006", f"{_noun(path)} needs the key '{key}'", f"add '{_NEEDED.get(key, key + ': …')}'"
+    if kind == "extra_forbidden":
+        return "W003", f"unknown key {_clip(path[-1])} in {_noun(path[:-1])}", _key_fix(path)
+    if kind in CODES:  # one of the schema's own errors
+        return kind, str(ctx["message"]), str(ctx["fix"])
+    if kind == "literal_error":
+        return _explain_literal(value, str(ctx["expected"]), path)
+    if kind == "too_short":
+        return "W007", f"{what} is an empty list", "put at least one entry in it"
+    if kind in _BOUNDS:
+        bound = _BOUNDS[kind].format(**{k: f"{v:g}" for k, v in ctx.items()})
+        return "W007", f"{what} must be {bound}, not {_clip(value)}", ""
+    return _explain_type(kind.split("_")[0], value, str(ctx.get("class_name", "")), path)
+
+
+def _explain_literal(value: object, expected: str, path: KeyPath) -> tuple[str, str, str]:
+    names = re.findall(r"'(.*?)'", expected)
+    if path == ("version",):
+        return "W010", f"the version must be the number 1, not {_found(value)}", "write 'version: 1'"
+    if not names:
+        return "W007", f"{_subject(path)} must be {expected}, not {_clip(value)}", ""
+    return "W004", f"unknown {path[-1]} {_clip(value)}", nearest(str(value), names)
+
+
+def _explain_type(kind: str, value: object, name: str, path: KeyPath) -> tuple[str, str, str]:
+    what = _subject(path)
+    if kind == "float" and isinstance(value, int):
+        return "W007", f"{what} is too large a number", ""
+    if kind == "invalid":
+        return "W005", f"a key must be text, not {_found(value)}", ""
+    expected = _EXPECTED.get(name or kind, "a mapping, that is 'key: value' lines below it")
+    if value is None:
+        needed = _NEEDED.get(str(path[-1])) if len(path) > 1 or path == ("pathways",) else None
+        fix = f"write '{needed}'" if needed else "give it a value, or remove it"
+        return "W005", f"{what} must be {expected}, but it is empty", fix
+    quote = isinstance(value, int | float) and (kind == "string" or name == "Selector")
+    fix = "put it in quotes, as in '0'" if quote else ""
+    if kind == "list":
+        fix = "write [a, b], or one line that begins with '- ' for each entry"
+    return "W005", f"{what} must be {expected}, not {_found(value)}", fix
+
+
+def _meant(path: KeyPath) -> str:
+    """The key that the unknown key at the end of `path` is closest to; empty where none is."""
+    hint = nearest(str(path[-1]), keys_of(part_at(path[:-1])))
+    return hint.split("'")[1] if hint.startswith("did you mean") else ""
+
+
+def _key_fix(path: KeyPath) -> str:
+    key, known = str(path[-1]), keys_of(part_at(path[:-1]))
+    if _meant(path):
+        return nearest(key, known)
+    if key in keys_of(Wiring):
+        return "it belongs at the top level of the file"
+    parts = {section: part_at((section,)) for section in keys_of(Wiring) if section not in path}
+    homes = [f"'{section}'" for section, part in parts.items() if part is not Wiring and key in keys_of(part)]
+    return f"it belongs in {' or '.join(homes)}" if homes else nearest(key, known)
+
+
+def _subject(path: KeyPath) -> str:
+    if len(path) > 1 and isinstance(path[-1], int):
+        return f"entry {path[-1] + 1} of '{path[-2]}'"
+    return f"'{path[-1]}'" if path else "the wiring"
+
+
+def _noun(path: KeyPath) -> str:
+    return {PathwaySpec: "this pathway", Override: "this override"}.get(part_at(path), _subject(path))
+
+
+def _found(value: object) -> str:
+    """What a value is, in a few words."""
+    if isinstance(value, bool):
+        return "true (yes and on are read as true)" if value else "false (no and off are read as false)"
+    if isinstance(value, str):
+        return f"the text {_clip(value)}"
+    if isinstance(value, int | float):
+        return f"the number {_clip(value)}"
+    kinds = ((Mapping, "a mapping"), (list | tuple, "a list"), (type(None), "nothing"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+def _clip(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits, or more levels, than Python prints
+        return "that is too long to show"
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,152 @@
+"""The training loop of `reclra-compile train`: one loop for every wiring.
+
+A run is a pure function of model, wiring, data, settings and seed; stopped between epochs it resumes
+from its checkpoint with the same result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from reclra_compile.data.sets import batches
+from reclra_compile.errors import Fault, TrainingError
+from reclra_compile.ir import Training
+from reclra_compile.runtime.program import Program
+
+Split = tuple[Tensor, Tensor]
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known after one epoch; errors in percent, `seconds` since the start of the run."""
+
+    epoch: int
+    loss: float
+    train_error: float
+    valid_error: float | None
+    test_error: float | None
+    discrepancy: float
+    lr: float
+    seconds: float
+    synapse_norm: float
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """The record as it is written to a log."""
+        return asdict(self)
+
+
+def optimizer_for(program: Program, settings: Training) -> torch.optim.Optimizer:
+    """The named optimizer over model and synapses, one rate and decay for both (E8)."""
+    parameters = list(program.parameters())
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, settings.lr, weight_decay=settings.weight_decay)
+
+
+def rate(settings: Training, progress: float) -> float:
+    """Factor on the learning rate at `progress` in [0, 1] of the run."""
+    if settings.schedule == "linear":
+        return 1.0 - progress
+    return 0.5 * (1.0 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1.0
+
+
+def error_percent(model: nn.Module, split: Split, batch_size: int = 1000) -> float:
+    """Share of wrongly classified samples in percent, in eval mode; the mode is restored."""
+    x, y = split
+    mode = {m: m.training for m in model.modules()}
+    model.eval()
+    wrong = 0
+    with torch.no_grad():
+        for xb, yb in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            wrong += int((model(xb).argmax(1) != yb).sum())
+    for module, training in mode.items():
+        module.training = training
+    return 100.0 * wrong / len(y)
+
+
+class Run:
+    """One training run; iterate it to train epoch by epoch."""
+
+    def __init__(
+        self,
+        program: Program,
+        train: Split,
+        settings: Training,
+        *,
+        valid: Split | None = None,
+        test: Split | None = None,
+        seed: int = 0,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.program, self.settings, self.on_step = program, settings, on_step
+        self.train, self.valid, self.test = train, valid, test
+        self.optimizer = optimizer_for(program, settings)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch = 0
+        self.seconds = 0.0
+        self.steps = math.ceil(len(train[1]) / settings.batch_size)
+
+    def __iter__(self) -> Iterator[Epoch]:
+        while self.epoch < self.settings.epochs:
+            yield self.one_epoch()
+
+    def one_epoch(self) -> Epoch:
+        """Train one epoch and evaluate; raises TrainingError (T010) at the first loss that is not finite."""
+        started = time.perf_counter()
+        self.program.model.train()
+        x, y = self.train
+        losses = torch.zeros(())
+        order = batches(len(y), self.settings.batch_size, generator=self.generator, drop_last=False)
+        for k, index in enumerate(order):
+            losses += self._step(x[index], y[index], self.epoch * self.steps + k)
+            if self.on_step is not None:
+                self.on_step(self.epoch, k)
+        self.epoch += 1
+        self.seconds += time.perf_counter() - started
+        model = self.program.model
+        return Epoch(
+            epoch=self.epoch,
+            loss=float(losses) / self.steps,
+            train_error=error_percent(model, (x[:10_000], y[:10_000])),
+            valid_error=error_percent(model, self.valid) if self.valid and len(self.valid[1]) else None,
+            test_error=error_percent(model, self.test) if self.test else None,
+            discrepancy=self.program.discrepancy.total,
+            lr=self.optimizer.param_groups[0]["lr"],
+            seconds=self.seconds,
+            synapse_norm=float(sum(float(p.detach().square().sum()) for p in self.program.synapses.parameters()) ** 0.5),
+        )
+
+    def _step(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        factor = rate(self.settings, step / (self.steps * self.settings.epochs))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * factor
+        self.optimizer.zero_grad()
+        loss = self.program.step(x, y)
+        if not math.isfinite(float(loss)):
+            raise TrainingError(self._diverged(x, step))
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(list(self.program.parameters()), self.settings.clip)
+        self.optimizer.step()
+        return loss
+
+    def _diverged(self, x: Tensor, step: int) -> Fault:
+        where = self.program.first_non_finite(x) or "the loss itself"
+        return Fault(
+            "T010",
+            f"the loss is not finite at step {step + 1} (epoch {self.epoch + 1}); the first region that is not "
+            f"finite is '{where}'",
+            fix="lower --lr, set training.clip in the wiring, or use adamw instead of sgd",
+        )
+
+
+def with_flags(training: Training, **flags: float | int | str | None) -> Training:
+    """The wiring's settings with the flags that were given."""
+    return replace(training, **{k: v for k, v in flags.items() if v is not None})  # type: ignore[arg-type]

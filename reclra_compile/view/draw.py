@@ -1,0 +1,64 @@
+"""Writing a picture of a plan to a file, in the format its suffix names."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from reclra_compile.errors import Fault, Location, UserError
+from reclra_compile.ir import Plan
+from reclra_compile.view.dot import to_dot
+from reclra_compile.view.html import to_html
+from reclra_compile.view.layout import layout
+from reclra_compile.view.png import to_png
+from reclra_compile.view.svg import to_svg
+
+_WRITERS: dict[str, Callable[[Plan], str | bytes]] = {
+    ".html": to_html,
+    ".svg": lambda plan: to_svg(layout(plan), "light"),
+    ".png": lambda plan: to_png(layout(plan)),
+    ".dot": to_dot,
+}
+
+
+def write_picture(plan: Plan, path: str | os.PathLike[str]) -> None:
+    """Write the error graph to `path` as .html, .svg, .png or .dot; the file appears whole or not at all.
+
+    Raises UserError: V001 and V003 for a PNG that cannot be made, V002 for another suffix, V004
+    where the file cannot be written.
+    """
+    file = Path(path)
+    writer = _WRITERS.get(file.suffix.lower())
+    if writer is None:
+        found = f"the suffix '{file.suffix}'" if file.suffix else "no suffix"
+        raise UserError(
+            Fault("V002", f"{found} names no picture format", Location(str(file)),
+                  fix=f"end the name in one of {', '.join(_WRITERS)}")
+        )  # fmt: skip
+    content = writer(plan)
+    try:
+        _replace(file, content.encode("utf-8") if isinstance(content, str) else content)
+    except OSError as e:
+        raise UserError(
+            Fault("V004", f"cannot write the picture: {e.strerror or e}", Location(str(file)),
+                  fix="name a file in a directory that exists and that you may write to")
+        ) from None  # fmt: skip
+
+
+def _replace(file: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{file.name[:40]}.", suffix=".part", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+        # mkstemp makes private files; a picture gets what the umask allows, as open() would give
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, file)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise

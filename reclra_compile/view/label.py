@@ -1,0 +1,64 @@
+"""Text for pictures: how wide it is, how to shorten it, how to write numbers and escape names."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+#: advance widths ÷ font size, on the wide side (those of DejaVu Sans), so that text fits in any font
+_WIDTHS = {
+    **dict.fromkeys("ijlI.,:;'|!()[] ", 0.36),
+    **dict.fromkeys("frt-/", 0.42),
+    **dict.fromkeys("mwMW@%…", 0.98),
+    **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ", 0.74),
+}
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def width(text: str, size: float, bold: bool = False) -> float:
+    """An upper estimate of the width of `text` in pixels."""
+    em = sum(_WIDTHS.get(c, 0.64 if ord(c) < 0x2E80 else 1.0) for c in text)
+    return em * size * (1.1 if bold else 1.0)
+
+
+def shorten(text: str, room: float, size: float, bold: bool = False) -> str:
+    """`text`, with its middle replaced by an ellipsis where it is wider than `room` pixels."""
+    room += 1e-6  # a box made to measure holds its text in spite of rounding
+    if width(text, size, bold) <= room:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        # the end of a dotted module path says more than its start
+        tail = (kept + 1) * 3 // 5
+        short = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
+        if width(short, size, bold) <= room:
+            return short
+    return "…"
+
+
+def clean(text: str) -> str:
+    """`text` with U+FFFD for each character that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def xml(text: str) -> str:
+    """`text` safe in XML and HTML content and attributes."""
+    return escape(clean(text), quote=True)
+
+
+def count(n: int) -> str:
+    """A whole number with thin groups of three digits: 1 234 567."""
+    return f"{n:,}".replace(",", "\u202f")
+
+
+def amount(n: float, unit: str) -> str:
+    """A quantity in three significant digits with an SI prefix: 1.25 MFLOP."""
+    for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if n >= limit:
+            return f"{n / limit:.3g} {prefix}{unit}"
+    return f"{n:.3g} {unit}"
+
+
+def number(v: float) -> str:
+    """A coordinate with at most two decimals and no trailing zeros."""
+    text = f"{v:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
