@@ -1,1 +1,86 @@
-"""reclra-compile: a model and a wiring go in; a schedule that any number of devices can execute comes out."""
+"""reclra-compile: a model and a wiring go in; a schedule that any number of devices can execute comes out.
+
+    import reclra_compile as rc
+    program = rc.compile(model, example_inputs, wiring="depth2")
+    optimizer = torch.optim.Adam(program.parameters(), lr=1e-3)
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = program.step(x, y)
+        optimizer.step()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reclra_compile.compiler import compile, plan_for
+    from reclra_compile.errors import (
+        DataError,
+        Fault,
+        ModelError,
+        PlanError,
+        ReclraError,
+        TrainingError,
+        UserError,
+        WiringError,
+    )
+    from reclra_compile.ir import Pathway, Plan, Region, Target, Task
+    from reclra_compile.runtime.program import Discrepancy, Program
+    from reclra_compile.spec.load import load_wiring, shipped
+    from reclra_compile.spec.schema import Wiring
+    from reclra_compile.view.draw import write_picture
+
+__version__ = "0.1.0"
+
+#: public names by the module that defines them; imported on first use, so that `--help` needs no torch
+_EXPORTS = {
+    "reclra_compile.compiler": ("compile", "plan_for"),
+    "reclra_compile.errors": (
+        "DataError", "Fault", "ModelError", "PlanError", "ReclraError", "TrainingError", "UserError", "WiringError",
+    ),
+    "reclra_compile.ir": ("Pathway", "Plan", "Region", "Target", "Task"),
+    "reclra_compile.runtime.program": ("Discrepancy", "Program"),
+    "reclra_compile.spec.load": ("load_wiring", "shipped"),
+    "reclra_compile.spec.schema": ("Wiring",),
+    "reclra_compile.view.draw": ("write_picture",),
+}  # fmt: skip
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = [
+    "DataError",
+    "Discrepancy",
+    "Fault",
+    "ModelError",
+    "Pathway",
+    "Plan",
+    "PlanError",
+    "Program",
+    "ReclraError",
+    "Region",
+    "Target",
+    "Task",
+    "TrainingError",
+    "UserError",
+    "Wiring",
+    "WiringError",
+    "__version__",
+    "compile",
+    "load_wiring",
+    "plan_for",
+    "shipped",
+    "write_picture",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'reclra_compile' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

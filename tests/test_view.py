@@ -12,7 +12,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -110,9 +110,9 @@ def branches() -> Plan:
         region("aux", "x1"),
         region("head", "z.merge", "z.aux#1"),
     ]
-    links: list[Link] = [("head", "merge"), ("head", "aux"), ("head", "stem"), ("merge", "a0"), ("merge", "b1"),
-                         ("merge", "c2", "adjoint"), ("c2", "c1"), ("c2", "c0"), ("b1", "b0"), ("a0", "b0"),
-                         ("b0", "c1"), ("b0", "a0")]  # fmt: skip
+    pairs = "head>merge head>aux head>stem merge>a0 merge>b1 merge>c2 c2>c1 c2>c0 b1>b0 a0>b0"
+    pairs += " b0>c1 b0>a0 aux>merge"
+    links: list[Link] = [(a, b) for a, _, b in (pair.partition(">") for pair in pairs.split())]
     return make("branches", regions, links, inputs=(("x0", (3, 32, 32), "float32"), ("x1", (8,), "float32")))
 
 
@@ -140,7 +140,7 @@ def hostile() -> Plan:
     return make(HOSTILE, bad, [(names[2], names[1]), (names[1], names[0])])
 
 
-PLANS = {
+PLANS: dict[str, Callable[[], Plan]] = {
     "one": lambda: make("one", mlp(1), []),
     "six": lambda: depth1(6),
     "nine": depth2,
@@ -192,7 +192,9 @@ def test_boxes_keep_apart_and_inside(plan: Plan) -> None:
     for b in d.boxes:
         assert x - 0.1 <= b.x and b.x + b.width <= x + w + 0.1
         assert y - 0.1 <= b.y and b.y + b.height <= y + h + 0.1
-        assert 0 <= x and x + w <= d.width and y + h <= d.height
+    assert min(x, y) >= 0
+    assert x + w <= d.width
+    assert y + h <= d.height
 
 
 def test_lines_join_their_boxes_and_cross_no_other(plan: Plan) -> None:
@@ -229,7 +231,9 @@ def test_text_fits_its_box(plan: Plan) -> None:
 @pytest.mark.parametrize("plan", [depth2(), depth1(12), depth2(40, 4)], ids=["nine", "twelve", "forty"])
 def test_pathways_of_a_chain_nest(plan: Plan) -> None:
     """No two pathways of a chain cross or share a stretch, as in Figure 1 of the paper."""
-    segments = [(i, *sorted(s)) for i, a in enumerate(layout(plan).arcs) for s in pairwise(a.points)]
+    segments: list[tuple[int, Point, Point]] = []
+    for i, arc in enumerate(layout(plan).arcs):
+        segments += [(i, min(s), max(s)) for s in pairwise(arc.points)]
     for (i, a, b), (j, c, d) in combinations(segments, 2):
         if i != j:
             apart = a[0] > d[0] + 0.5 or c[0] > b[0] + 0.5 or max(a[1], b[1]) < min(c[1], d[1]) - 0.5
@@ -373,7 +377,7 @@ def test_html_is_complete(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("make_plan", [depth2, hostile])
-def test_html_fetches_nothing(make_plan: Any) -> None:
+def test_html_fetches_nothing(make_plan: Callable[[], Plan]) -> None:
     text = to_html(make_plan())
     page = Page(text)
     for _, attributes in page.tags:
@@ -407,7 +411,7 @@ def test_hostile_names_are_inert() -> None:
     assert not list(root.iter(f"{SVG}script")) and not list(root.iter(f"{SVG}img"))
     assert len([g for g in root.iter() if "data-region" in g.attrib]) == 3
     strings = r'"(?:[^"\\]|\\.)*"'
-    for line in to_dot(p).splitlines():
+    for line in to_dot(p).split("\n"):
         # outside its strings, a line of DOT holds nothing of a name
         assert "alert" not in re.sub(strings, "", line)
 
@@ -434,7 +438,8 @@ def test_the_picture_does_not_depend_on_hash_order(tmp_path: Path) -> None:
     script.write_text(
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_view import branches, to_html, to_dot\n"
-        "import hashlib; print(hashlib.sha256((to_html(branches()) + to_dot(branches())).encode()).hexdigest())\n"
+        "import hashlib; text = to_html(branches()) + to_dot(branches())\n"
+        "print(hashlib.sha256(text.encode()).hexdigest())\n"
     )
     here = Path(__file__).parent
     found = set()
@@ -474,32 +479,35 @@ def test_numbers() -> None:
     assert count(1_234_567) == "1\u202f234\u202f567"
 
 
-resvg = pytest.importorskip("resvg_py", reason="PNG needs the optional resvg_py")
-
-
 @pytest.fixture
 def fonts() -> None:
+    pytest.importorskip("resvg_py", reason="PNG needs the optional resvg_py")
     if not png._text_shows():
         pytest.skip("this machine has no sans-serif font")
 
 
-def test_png_shows_text(fonts: None) -> None:
+@pytest.mark.usefixtures("fonts")
+def test_png_shows_text() -> None:
+    import resvg_py
+
     d = layout(depth1(6))
     content = png.to_png(d)
     assert content.startswith(b"\x89PNG")
     wide, high = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
     assert (wide, high) == (2 * -(-d.width // 1), 2 * -(-d.height // 1))
     silent = re.sub(r"<text[^>]*>[^<]*</text>", "", to_svg(d, "light"))
-    assert len(content) > 1.3 * len(bytes(resvg.svg_to_bytes(svg_string=silent, zoom=2)))
+    assert len(content) > 1.3 * len(bytes(resvg_py.svg_to_bytes(svg_string=silent, zoom=2)))
 
 
-def test_a_large_png_gets_a_smaller_scale(fonts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("fonts")
+def test_a_large_png_gets_a_smaller_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     d = layout(depth1(6))
     monkeypatch.setattr(png, "MOST_PIXELS", int(d.width * d.height * 5))
     assert int.from_bytes(png.to_png(d, scale=4)[16:20], "big") == 2 * -(-d.width // 1)
 
 
 def test_png_without_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resvg_py", reason="PNG needs the optional resvg_py")
     monkeypatch.setattr(png, "_text_shows", lambda: False)
     with pytest.raises(UserError, match="V003") as e:
         png.to_png(layout(depth1(3)))
@@ -507,6 +515,7 @@ def test_png_without_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_font_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resvg_py", reason="PNG needs the optional resvg_py")
     monkeypatch.setattr(png, "FONTS", "'No Such Font'")
     assert not png._text_shows.__wrapped__()
 
@@ -527,7 +536,9 @@ def test_png_without_resvg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".html", ".svg", ".png", ".dot", ".SVG"])
-def test_write_picture(tmp_path: Path, suffix: str, fonts: None) -> None:
+def test_write_picture(tmp_path: Path, suffix: str, request: pytest.FixtureRequest) -> None:
+    if suffix == ".png":
+        request.getfixturevalue("fonts")
     file = tmp_path / f"graph{suffix}"
     file.write_text("old")
     draw.write_picture(depth2(), file)
@@ -562,7 +573,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("make_plan", [depth2, hostile])
-def test_the_page_works_in_a_browser(tmp_path: Path, make_plan: Any) -> None:
+def test_the_page_works_in_a_browser(tmp_path: Path, make_plan: Callable[[], Plan]) -> None:
     file = tmp_path / "graph.html"
     draw.write_picture(make_plan(), file)
     command = [

@@ -45,7 +45,7 @@ def _backprop_path(regions: tuple[Region, ...]) -> int:
         start = max((reach[v] for v in r.inputs if v in reach), default=0)
         for v in r.outputs:
             reach[v] = start + r.forward_flops
-    back: dict[str, int] = {v: 0 for v in reach}
+    back: dict[str, int] = dict.fromkeys(reach, 0)
     longest = 0
     total = max(reach.values(), default=0)
     for r in reversed(regions):

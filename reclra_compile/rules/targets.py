@@ -37,7 +37,7 @@ def mismatch(target: Target, phi: Elementwise | None, own: bool) -> Callable[[Te
 
 def error_scale(target: Target) -> float:
     """κ, divided by β where the mismatch is normalised: e = error_scale · direction(m)."""
-    scales_with_m = target.p == 2 and target.q == 2 or target.p == 1 and target.q == 2
+    scales_with_m = (target.p == 2 and target.q == 2) or (target.p == 1 and target.q == 2)
     return target.kappa / target.beta if target.normalize and scales_with_m else target.kappa
 
 

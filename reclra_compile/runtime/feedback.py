@@ -108,7 +108,7 @@ def install(
         if next(layer.parameters(), None) is None or not hasattr(layer, "weight") or _elementwise(layer):
             continue
         options = conv_options(layer) if isinstance(layer, nn.modules.conv._ConvNd) else ()
-        if type(layer) is not nn.Linear and not isinstance(layer, nn.modules.conv._ConvNd) or options is None:
+        if (type(layer) is not nn.Linear and not isinstance(layer, nn.modules.conv._ConvNd)) or options is None:
             rejected.append(f"{path} ({type(layer).__name__})")
             continue
         with module.graph.inserting_before(node):

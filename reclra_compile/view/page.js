@@ -21,6 +21,8 @@
   const others = [...svg.querySelectorAll(".edge, .input")];
   const origin = [...svg.querySelectorAll(".loss, .seed")];
   const first = data.regions.findIndex((r) => r.wave === 0);
+  /* fading hundreds of shapes at once is slow to paint */
+  svg.classList.toggle("large", things.length > 150);
   const last = Math.max(data.waves - 1, 0);
   const state = { wave: last, pinned: null, over: null, query: "" };
 

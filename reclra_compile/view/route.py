@@ -69,8 +69,8 @@ class Router:
         self._bundles = self._bundle()
         self._ends = [(self._end(i, w.source, w.target), self._end(i, w.target, w.source))
                       for i, w in enumerate(wires)]  # fmt: skip
-        self._seats = self._seat()
         self._tracks = self._track()
+        self._seats = self._seat()
         self._columns_u()
         self._levels = self._lane()
 
@@ -102,6 +102,12 @@ class Router:
         a, b = self._ends[wire]
         return min(a.cell, b.cell), max(a.cell, b.cell)
 
+    def _length(self, wire: int) -> float:
+        """The cells a wire spans, a little less for each track that brings its ends nearer together."""
+        low, high = self._span(wire)
+        tracks = sum(self._tracks.get((wire, e.node), 0) for e in self._ends[wire])
+        return high - low - tracks / 1024
+
     def _seat(self) -> dict[tuple[int, int], tuple[int, int]]:
         """For each end (wire, node): its place among the ends on the same face, and how many there are."""
         faces: dict[tuple[int, int, int], dict[int, list[_End]]] = defaultdict(lambda: defaultdict(list))
@@ -113,9 +119,10 @@ class Router:
         seats = {}
         for groups in faces.values():
             # longer wires nest outside shorter ones: they meet the face nearer to its middle
-            def rank(ends: list[_End]) -> tuple[int, int, int]:
-                length = max(b - a for a, b in (self._span(e.wire) for e in ends))
-                return ends[0].way, -ends[0].way * length, ends[0].wire
+            def rank(ends: list[_End]) -> tuple[int, float, int]:
+                length = max(self._length(e.wire) for e in ends)
+                way = ends[0].way if ends[0].port else 1
+                return way, -way * length, ends[0].wire
 
             for place, ends in enumerate(sorted(groups.values(), key=rank)):
                 for end in ends:
@@ -126,12 +133,17 @@ class Router:
         """For each end in a channel its track, counted from the box it belongs to."""
         used: dict[int, dict[tuple[int, int], int]] = defaultdict(dict)
         tracks = {}
-        for pair in self._ends:
-            for end, shared in zip(pair, (True, False), strict=True):
-                if not end.port:
-                    mine = used[2 * end.channel + (end.way < 0)]
-                    key = (end.node, self._bundles[end.wire]) if shared else (end.node, ~end.wire)
-                    tracks[end.wire, end.node] = mine.setdefault(key, len(mine))
+
+        def rank(item: tuple[_End, bool]) -> tuple[float, int, int]:
+            # lower boxes and shorter wires turn farther from the box, so that they stay inside the others
+            end, (low, high) = item[0], self._span(item[0].wire)
+            return -self.wires[end.wire].side * self.nodes[end.node].v, low - high, end.wire
+
+        ends = [(end, end is pair[0]) for pair in self._ends for end in pair if not end.port]
+        for end, shared in sorted(ends, key=rank):
+            mine = used[2 * end.channel + (end.way < 0)]
+            key = (end.node, self._bundles[end.wire]) if shared else (end.node, ~end.wire)
+            tracks[end.wire, end.node] = mine.setdefault(key, len(mine))
         self._used = {k: len(v) for k, v in used.items()}
         return tracks
 
@@ -167,7 +179,8 @@ class Router:
                     groups[self._bundles[i]].append(i)
             hull = {g: (min(self._span(i)[0] for i in m), max(self._span(i)[1] for i in m))
                     for g, m in groups.items()}  # fmt: skip
-            for g in sorted(groups, key=lambda g: (hull[g][1] - hull[g][0], g)):
+            longest = {g: max(self._length(i) for i in m) for g, m in groups.items()}
+            for g in sorted(groups, key=lambda g: (hull[g][1] - hull[g][0], longest[g], g)):
                 a, b = hull[g]
                 level = max(free[a : b + 1]) + self.space.lane
                 free[a : b + 1] = [level] * (b + 1 - a)

@@ -1,0 +1,48 @@
+# make demo | test | check-all | bench | clean      (python3 >= 3.10 and make are all that is needed)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+GRAPH ?= build/demo.html
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check-all bench clean
+
+help:
+	@echo "make demo       compile and train a real model, print its error, draw its error graph"
+	@echo "make test       lint, types and all tests (under 10 minutes on 2 cores)"
+	@echo "make check-all  the long checks too (MNIST accuracy; needs RECLRA_DATA)"
+	@echo "make bench      step time against autograd and hand-written loops"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "python3 >= 3.10 is needed; set PYTHON=/path/to/python3.x"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch" "hatchling"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	@mkdir -p build
+	$(BIN)/reclra-compile examples/mlp_digits.py --wiring wiring/depth2.yaml
+	$(BIN)/reclra-compile train examples/mlp_digits.py --wiring wiring/depth2.yaml --compare backprop \
+	  --epochs 40 --batch-size 32 --graph $(GRAPH)
+	@echo "open $(CURDIR)/$(GRAPH) in a browser to see the error pathways"
+
+lint: $(READY)
+	$(BIN)/ruff check reclra_compile tests examples benchmarks
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+check-all: lint
+	$(BIN)/python -m pytest -q
+
+bench: $(READY)
+	$(BIN)/python benchmarks/step_time.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

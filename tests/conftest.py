@@ -1,0 +1,23 @@
+"""Options and fixtures shared by the tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files from today's results")
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder with real data sets; skips where there is none."""
+    folder = os.environ.get("RECLRA_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs real data: set RECLRA_DATA to a folder with mnist.npz")
+    return Path(folder)
