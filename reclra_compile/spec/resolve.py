@@ -208,8 +208,7 @@ class _Resolver:
         for k, override in enumerate(self.wiring.overrides):
             for name in self._select(override.regions, self.graph.regions, "overrides", k, "regions"):
                 targets[name] = _apply(targets[name], override.target)
-        output = targets[self.graph.output]
-        targets[self.graph.output] = Target(region=output.region, rule="gradient", kappa=output.kappa)
+        targets[self.graph.output] = Target(region=self.graph.output, rule="gradient")
         return {
             n: replace(t, trainable=bool(self.graph.regions[n].parameters) and n not in frozen)
             for n, t in targets.items()
