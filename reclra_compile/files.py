@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,26 +11,60 @@ from typing import IO
 
 from reclra_compile.errors import Fault, Location, UserError
 
+FIX = "name a file in a folder that exists and that you may write to"
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it there; raises UserError (F001)."""
-    target = Path(path)
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object], code: str = "F001") -> None:
+    """Let `write` fill a temporary file beside `path`, then move it there; raises UserError (`code`).
+
+    Links are followed; devices and pipes (`/dev/stdout`) are written directly.
+    """
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        if _is_stream(path):
+            with open(path, "wb") as stream:
+                write(stream)
+        else:
+            _replace(Path(os.path.realpath(path)), write)
+    except OSError as error:
+        where = Location(os.fspath(path))
+        raise UserError(Fault(code, f"cannot write this file: {error.strerror or error}", where, FIX)) from error
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically; raises UserError (F001)."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those around it; raises UserError (F002)."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            Fault("F001", f"cannot write here: {error.strerror}", Location(str(target)),
-                  "choose a folder that exists and is writable")  # fmt: skip
+            Fault("F002", f"cannot make this folder: {error.strerror or error}", Location(str(path)),
+                  "name a folder in a place that you may write to")
         ) from error
+
+
+def _is_stream(path: str | os.PathLike[str]) -> bool:
+    if os.fspath(path).startswith(("/dev/std", "/dev/fd/")):
+        return True  # the shell may have redirected it to a file that others write to as well
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _replace(target: Path, write: Callable[[IO[bytes]], object]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; this is what open() would give
         os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(Fault("F001", f"writing failed: {error.strerror}", Location(str(target)))) from error
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
@@ -39,8 +74,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text atomically; raises UserError (F001)."""
-    write_atomically(path, lambda file: file.write(text.encode()))

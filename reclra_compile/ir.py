@@ -174,12 +174,19 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Settings the wiring was measured with; `reclra-compile train` uses them where no flag is given."""
+    """Settings the wiring was measured with; `reclra-compile train` uses them where no flag is given.
+
+    `warmup` is the share of the run over which the rate rises from zero; `clip` 0 is off; `readout_rate`
+    multiplies the rate of local read-outs (E9), which have to follow the features they read; `beta2` is Adam's.
+    """
 
     optimizer: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
     schedule: str = "constant"
+    warmup: float = 0.0
+    readout_rate: float = 1.0
+    beta2: float = 0.999
     batch_size: int = 128
     epochs: int = 10
     clip: float = 0.0

@@ -16,21 +16,38 @@ import json
 import re
 import typing
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from reclra_compile.errors import Fault, Location, PlanError, nearest
-from reclra_compile.ir import Cost, Pathway, Placement, Plan, Region, Target, Task, Training
+from reclra_compile.ir import Cost, Pathway, Placement, Plan, Region, Shape, Target, Task, Training
 
+CODES = {
+    "P001": "the file is not a plan, or a plan of a version that this build does not read",
+    "P002": "a line of the plan is malformed",
+    "P003": "a line of the plan is missing or stands there twice",
+}
 HEADER = "reclra-compile plan"
 VERSION = 1
 _BARE = re.compile(r"[A-Za-z_α-ω][^\s\"=,\[\]{}]*")
 _FIELD = re.compile(r"\s*(\w+)=")
 _RESERVED = ("true", "false", "null", "NaN", "Infinity")
 
-T = TypeVar("T")
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Head:
+    """The fields of a plan that stand on its `plan` line."""
+
+    name: str
+    model: str
+    fingerprint: str
+    batch: int
+    output: str
+    inputs: tuple[tuple[str, Shape, str], ...]
+
 
 #: record kind → dataclass and the fields written without a key at the start of the line
 _RECORDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
+    "plan": (_Head, ()),
     "region": (Region, ("name",)),
     "target": (Target, ("region",)),
     "pathway": (Pathway, ("name",)),
@@ -39,22 +56,23 @@ _RECORDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "cost": (Cost, ()),
     "training": (Training, ()),
 }
+_TYPES = {cls: typing.get_type_hints(cls) for cls, _ in _RECORDS.values()}
 _LISTS = {"region": "regions", "target": "targets", "pathway": "pathways", "task": "tasks"}
-_SCALARS = ("name", "model", "fingerprint", "batch", "output", "inputs")
+_ONCE = ("plan", "placement", "cost", "training")
+_NEEDED = ("plan", "region", "wave")
 
 
 def format_plan(plan: Plan) -> str:
     """The plan as text; `parse_plan` reads it back equal."""
-    lines = [f"{HEADER} {plan.version}"]
-    lines.append("plan " + " ".join(f"{k}={_value(getattr(plan, k))}" for k in _SCALARS))
+    lines = [f"{HEADER} {plan.version}", _line("plan", plan)]
     for kind, field in _LISTS.items():
         lines.append(f"# {field}")
         lines += [_line(kind, record) for record in getattr(plan, field)]
         if kind == "pathway":
-            lines += ["# waves", *(f"wave {_value(w)}" for w in plan.waves)]
+            lines += ["# waves", *(f"wave {_json(w)}" for w in plan.waves)]
     lines += ["# placement, cost, training"]
     lines += [_line(kind, getattr(plan, kind)) for kind in ("placement", "cost", "training")]
-    lines += [f"warning {json.dumps(w, ensure_ascii=False)}" for w in plan.warnings]
+    lines += [f"warning {_json(w)}" for w in plan.warnings]
     return "\n".join(lines) + "\n"
 
 
@@ -70,94 +88,136 @@ def _line(kind: str, record: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, str) and _BARE.fullmatch(value) and value not in _RESERVED:
+    if isinstance(value, str) and _BARE.fullmatch(value) and value not in _RESERVED and value.isprintable():
         return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    """One line of printable JSON: what would break a line or cannot be encoded is escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isprintable() else json.dumps(value, separators=(",", ":"))
 
 
 def parse_plan(text: str, file: str = "<plan>") -> Plan:
-    """Read a plan's text; raises PlanError (P001–P004) that lists every malformed line."""
+    """Read a plan's text; raises PlanError (P001–P003) that lists every malformed line."""
+    first, *rest = text.removeprefix("\ufeff").split("\n")
+    _check_header(first.strip(), Location(file, 1))
     reader = _Reader(file)
-    for number, line in enumerate(text.splitlines(), 1):
-        reader.line(number, line)
+    for number, line in enumerate(rest, 2):
+        reader.line(number, line.strip())
     return reader.plan()
 
 
+def _check_header(line: str, where: Location) -> None:
+    """Raise at once for what is no plan: its other lines mean nothing."""
+    if not line.startswith(HEADER):
+        fault = Fault("P001", "this is not a plan", where, f"a plan's first line is '{HEADER} {VERSION}'")
+        raise PlanError(fault)
+    found = line.removeprefix(HEADER).strip()
+    if found != str(VERSION):
+        raise PlanError(
+            Fault("P001", f"plan version {found[:20] or 'missing'}; this build reads {VERSION}", where,
+                  "compile the model again")
+        )
+
+
 class _Reader:
+    """Reads line by line and keeps the faults, so that all are reported together."""
+
     def __init__(self, file: str) -> None:
         self.file = file
         self.faults: list[Fault] = []
         self.found: dict[str, list[Any]] = {}
-        self.header = False
 
     def line(self, number: int, line: str) -> None:
+        if not line or line.startswith("#"):
+            return
         where = Location(self.file, number)
-        stripped = line.strip()
-        if not self.header:
-            self._header(stripped, where)
-        elif stripped and not stripped.startswith("#"):
-            kind, _, rest = stripped.partition(" ")
-            try:
-                self.found.setdefault(kind, []).append(self._record(kind, rest))
-            except (ValueError, TypeError) as error:
-                self.faults.append(Fault("P002", str(error), where))
-
-    def _header(self, line: str, where: Location) -> None:
-        self.header = True
-        if not line.startswith(HEADER):
-            self.faults.append(Fault("P001", f"not a plan: the first line has to be '{HEADER} {VERSION}'", where))
-        elif line.removeprefix(HEADER).strip() != str(VERSION):
-            found = line.removeprefix(HEADER).strip() or "none"
-            self.faults.append(
-                Fault("P001", f"plan version {found}; this build reads {VERSION}", where, "compile the model again")
-            )
-
-    def _record(self, kind: str, rest: str) -> Any:
-        if kind in ("wave", "warning"):
-            value, end = _read_value(rest, 0)
-            if rest[end:].strip():
-                raise ValueError(f"unexpected text after the value: '{rest[end:].strip()}'")
-            return _convert(value, tuple[str, ...] if kind == "wave" else str, kind)
-        if kind == "plan":
-            return _fields(Plan, rest, 0, {})
-        if kind not in _RECORDS:
-            raise ValueError(f"unknown record '{kind}'; {nearest(kind, ['plan', 'wave', 'warning', *_RECORDS])}")
-        cls, positional = _RECORDS[kind]
-        given: dict[str, Any] = {}
-        at = 0
-        for name in positional:
-            given[name], at = _read_value(rest, at)
-        return cls(**_fields(cls, rest, at, given))
+        kind, _, rest = line.partition(" ")
+        if kind in _ONCE and kind in self.found:
+            self.faults.append(Fault("P003", f"a second '{kind}' line", where, "keep one of the two"))
+        record = None
+        try:
+            record = _record(kind, rest)
+        except ValueError as error:
+            self.faults.append(Fault("P002", str(error), where))
+        except RecursionError:
+            self.faults.append(Fault("P002", "lists are nested too deeply", where))
+        self.found.setdefault(kind, []).append(record)
 
     def plan(self) -> Plan:
-        for kind in ("plan", "region", "wave"):
-            if not self.faults and not self.found.get(kind):
+        for kind in _NEEDED:
+            if not self.found.get(kind):
                 self.faults.append(Fault("P003", f"the plan has no '{kind}' line", Location(self.file)))
         if self.faults:
             raise PlanError(self.faults)
-        one = {k: self.found[k][-1] for k in ("placement", "cost", "training") if k in self.found}
-        try:
-            return Plan(
-                **self.found["plan"][-1],
-                **{field: tuple(self.found.get(kind, ())) for kind, field in _LISTS.items()},
-                waves=tuple(self.found["wave"]),
-                warnings=tuple(self.found.get("warning", ())),
-                **one,
-            )
-        except TypeError as error:
-            raise PlanError(Fault("P003", f"the 'plan' line is incomplete: {error}", Location(self.file))) from error
+        head: _Head = self.found["plan"][0]
+        return Plan(
+            name=head.name,
+            model=head.model,
+            fingerprint=head.fingerprint,
+            batch=head.batch,
+            inputs=head.inputs,
+            output=head.output,
+            regions=self._all("region"),
+            targets=self._all("target"),
+            pathways=self._all("pathway"),
+            waves=self._all("wave"),
+            tasks=self._all("task"),
+            placement=self._one("placement", Placement()),
+            cost=self._one("cost", Cost()),
+            training=self._one("training", Training()),
+            warnings=self._all("warning"),
+        )
+
+    def _all(self, kind: str) -> tuple[Any, ...]:
+        return tuple(self.found.get(kind, ()))
+
+    def _one(self, kind: str, default: Any) -> Any:
+        return self.found.get(kind, [default])[0]
+
+
+def _record(kind: str, rest: str) -> Any:
+    """The record of one line without its first word; ValueError where it is malformed."""
+    if kind in ("wave", "warning"):
+        value, end = _read_value(rest, 0)
+        if rest[end:].strip():
+            raise ValueError(f"unexpected text after the value: {_shown(rest, end)}")
+        return _convert(value, tuple[str, ...] if kind == "wave" else str, kind)
+    if kind not in _RECORDS:
+        raise ValueError(f"unknown record '{kind[:30]}'; {nearest(kind, ['wave', 'warning', *_RECORDS])}")
+    cls, positional = _RECORDS[kind]
+    given: dict[str, Any] = {}
+    at = 0
+    for name in positional:
+        if not rest[at:].strip():
+            raise ValueError(f"this {kind} line has no {name}")
+        given[name], at = _read_value(rest, at)
+    given = _fields(cls, rest, at, given)
+    missing = [f"'{name}'" for name in _required(cls) if name not in given]
+    if missing:
+        raise ValueError(f"this {kind} line has no {', '.join(missing)}")
+    return cls(**given)
+
+
+def _required(cls: type[Any]) -> list[str]:
+    unset = dataclasses.MISSING
+    return [f.name for f in dataclasses.fields(cls) if f.default is unset and f.default_factory is unset]
 
 
 def _fields(cls: type[Any], text: str, at: int, given: dict[str, Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
+    hints = _TYPES[cls]
     values = dict(given)
-    while at < len(text.rstrip()):
+    while text[at:].strip():
         match = _FIELD.match(text, at)
         if not match:
-            raise ValueError(f"expected key=value at '{text[at:].strip()[:30]}'")
+            raise ValueError(f"expected key=value at {_shown(text, at)}")
         key = match.group(1)
-        if key not in hints or key in given:
-            raise ValueError(f"unknown field '{key}'; {nearest(key, [h for h in hints if h not in given])}")
+        if key in values:
+            raise ValueError(f"field '{key}' is given twice")
+        if key not in hints:
+            raise ValueError(f"unknown field '{key[:30]}'; {nearest(key, [h for h in hints if h not in given])}")
         values[key], at = _read_value(text, match.end())
     return {k: _convert(v, hints[k], k) for k, v in values.items()}
 
@@ -172,19 +232,38 @@ def _read_value(text: str, at: int) -> tuple[Any, int]:
     try:
         value, end = json.JSONDecoder().raw_decode(text, at)
     except json.JSONDecodeError as error:
-        raise ValueError(f"malformed value at '{text[at : at + 30]}'") from error
+        raise ValueError(f"malformed value at {_shown(text, at)}") from error
+    except ValueError as error:
+        raise ValueError(f"number too long at {_shown(text, at)}") from error
     return value, end
+
+
+def _shown(text: str, at: int) -> str:
+    rest = text[at:].strip()
+    return f"'{rest[:30]}'" if rest else "the end of the line"
 
 
 def _convert(value: Any, hint: Any, field: str) -> Any:
     """Check `value` against the field's type; lists become tuples."""
-    origin = typing.get_origin(hint)
-    if origin is tuple and isinstance(value, list):
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
         inner = typing.get_args(hint)
-        kinds: Iterable[Any] = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else inner
-        return tuple(_convert(v, k, field) for v, k in zip(value, kinds, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if inner[-1] is Ellipsis:
+            return tuple(_convert(v, inner[0], field) for v in value)
+        if len(value) == len(inner):
+            return tuple(_convert(v, h, field) for v, h in zip(value, inner, strict=True))
+    if hint is float and type(value) is int and abs(value) < 2**53:
         return float(value)
-    if origin is None and type(value) is hint:
+    if type(value) is hint:
         return value
-    raise ValueError(f"field '{field}' is {value!r}, which is not of type {getattr(hint, '__name__', hint)}")
+    raise ValueError(f"field '{field}' has {_json(value)[:40]}, but needs {_wanted(hint)}")
+
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _wanted(hint: Any) -> str:
+    if typing.get_origin(hint) is not tuple:
+        return _WORDS.get(hint, str(hint))
+    inner: Iterable[Any] = typing.get_args(hint)
+    words = ["…" if h is Ellipsis else _wanted(h) for h in inner]
+    return f"[{', '.join(words)}]"

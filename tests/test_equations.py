@@ -164,6 +164,17 @@ def test_E9_local_readout_learns_the_regions_own_readout() -> None:
         torch.testing.assert_close(synapses.b.grad, db, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("update", ["kolen_pollack", "local_readout", "lra"])
+def test_gamma_scales_the_synapse_update(update: str) -> None:
+    grads = []
+    for gamma in (1.0, 0.25):
+        model, program, *_, x, y = make(4, "relu", wiring("depth1", 4, update={update: {"gamma": gamma}}))
+        program.step(x, y)
+        grads.append([p.grad for p in program.synapse_parameters()])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(b, 0.25 * a)
+
+
 def test_local_readout_follows_any_loss() -> None:
     """The read-out descends the same loss as the model: its gradient is autograd's."""
 

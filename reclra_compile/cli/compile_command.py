@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from reclra_compile.cli.errors import reports_errors
+from reclra_compile.cli.errors import Faults, reports_errors
 
 
-@click.command("compile")
+@click.command("compile", short_help="Compile MODEL and report regions, pathways, waves and cost.")
 @click.argument("model")
 @click.option("--wiring", "-w", default="depth2", show_default=True, metavar="FILE|NAME",
               help="wiring file, or the name of a shipped wiring (see `reclra-compile wirings`)")  # fmt: skip
@@ -16,16 +16,23 @@ from reclra_compile.cli.errors import reports_errors
               help="draw the error graph: .html, .svg, .png or .dot")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 @reports_errors
-def compile_(model: str, wiring: str, out: str | None, graph: str | None, as_json: bool) -> None:
+def compile_(model: str, wiring: str, out: str | None, graph: str | None, as_json: bool) -> str | None:
     """Compile MODEL with a wiring and report regions, pathways, waves and cost.
 
     \b
     reclra-compile model.py
     reclra-compile model.py --wiring depth1 --graph errors.html
-    reclra-compile model.py:net -w my.yaml -o net.plan --json
+    reclra-compile model.py:net -w my.yaml -o net.plan
+    reclra-compile package.module:Net --json
 
     Exit status: 0, or 2 where the model or the wiring cannot be used.
     """
+    from reclra_compile.spec.load import load_wiring
+
+    faults = Faults()
+    with faults.collected():
+        load_wiring(wiring)
+
     from reclra_compile.cli.json_report import plan_json
     from reclra_compile.cli.report import note, print_plan
     from reclra_compile.compiler import plan_for
@@ -33,17 +40,22 @@ def compile_(model: str, wiring: str, out: str | None, graph: str | None, as_jso
     from reclra_compile.frontend.load_model import load_model
     from reclra_compile.view.draw import write_picture
 
-    loaded = load_model(model)
-    plan = plan_for(loaded.model, loaded.inputs, wiring)
+    with faults.collected():
+        loaded = load_model(model)
+    faults.report()
+    with loaded.blamed():
+        plan = plan_for(loaded.model, loaded.inputs, wiring)
     if out:
-        write_text(out, str(plan))
+        with faults.collected():
+            write_text(out, str(plan))
     if graph:
-        write_picture(plan, graph)
+        with faults.collected():
+            write_picture(plan, graph)
+    faults.report()
     if as_json:
-        click.echo(plan_json(plan))
-        return
+        return plan_json(plan)
     print_plan(plan)
-    if out:
-        note(f"plan written to {out}")
-    if graph:
-        note(f"picture written to {graph}")
+    for what, file in (("plan", out), ("picture", graph)):
+        if file:
+            note(f"{what} written to {file}")
+    return None

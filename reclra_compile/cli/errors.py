@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
 
-from reclra_compile.errors import ReclraError
+from reclra_compile.errors import Fault, ReclraError, UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130  #: what shells expect of a program that Ctrl-C ended
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with one line that says what is kept."""
 
 
 def reports_errors(command: F) -> F:
     """Print a user's mistake as a report on standard error and exit with status 2: never a traceback.
 
-    With `--json` the report goes to standard output as {"errors": […]}.
+    With `--json` a command returns its report, which goes to standard output, as do errors, as
+    {"errors": […]}; what the user's own code prints goes to standard error.
     """
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        as_json = bool(kwargs.get("as_json"))
         try:
-            return command(*args, **kwargs)
+            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+                report = command(*args, **kwargs)
         except ReclraError as error:
-            if kwargs.get("as_json"):
-                from reclra_compile.cli.json_report import errors_json
-
-                click.echo(errors_json(error))
-            else:
-                from reclra_compile.cli.report import print_errors
-
-                print_errors(error)
+            _print(error, as_json)
             sys.exit(2)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            click.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
+            sys.exit(INTERRUPTED)
+        if report is not None:
+            click.echo(report)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _print(error: ReclraError, as_json: bool) -> None:
+    if as_json:
+        from reclra_compile.cli.json_report import errors_json
+
+        click.echo(errors_json(error))
+    else:
+        from reclra_compile.cli.report import print_errors
+
+        print_errors(error)
+
+
+class Faults:
+    """Collects the faults of steps that do not need each other, so that one report holds them all."""
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        """Inside, an error ends the block and is kept."""
+        try:
+            yield
+        except ReclraError as error:
+            self.found += [f for f in error.faults if f not in self.found]
+
+    def report(self) -> None:
+        """Raise UserError where there are faults."""
+        if self.found:
+            raise UserError(self.found)

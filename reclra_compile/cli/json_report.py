@@ -73,8 +73,8 @@ def errors_json(error: ReclraError) -> str:
                     "code": f.code,
                     "message": f.message,
                     "file": f.where.file if f.where else None,
-                    "line": f.where.line if f.where else None,
-                    "column": f.where.column if f.where else None,
+                    "line": (f.where.line or None) if f.where else None,
+                    "column": (f.where.column or None) if f.where else None,
                     "fix": f.fix or None,
                 }
                 for f in error.faults

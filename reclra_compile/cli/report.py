@@ -1,18 +1,22 @@
-"""What people see on the terminal: tables of regions, pathways and waves, notes, and errors."""
+"""What people see on the terminal: tables of regions, pathways, waves and cost, notes, and errors."""
 
 from __future__ import annotations
 
-from rich import box
+import os
+
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from reclra_compile.errors import ReclraError
-from reclra_compile.ir import Pathway, Plan
+from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Cell, Row, table
+from reclra_compile.errors import Location, ReclraError
+from reclra_compile.ir import Pathway, Plan, Target
 
 WAVE_STYLES = ("bold magenta", "cyan", "green", "yellow", "blue", "red")
 MANY = 24
+NARROW = 100
 
 
 def console(stderr: bool = False) -> Console:
@@ -22,12 +26,12 @@ def console(stderr: bool = False) -> Console:
 
 
 def human(n: float) -> str:
-    """A count with a decimal prefix: 1.2k, 3.4M, 5.6G."""
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if abs(n) < 1000 or unit == "P":
-            return f"{n:.0f}{unit}" if unit == "" else f"{n:.3g}{unit}"
+    """A count in three digits with a decimal prefix: 120, 1.20k, 3.44M, 5.60G."""
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(n) < 999.5:
+            return f"{n:.0f}" if not unit else f"{n:#.3g}".rstrip(".") + unit
         n /= 1000
-    return f"{n:.3g}P"
+    return f"{n:.0f}P" if abs(n) >= 99.95 else f"{n:#.3g}P"
 
 
 def note(text: str) -> None:
@@ -41,7 +45,7 @@ def print_errors(error: ReclraError) -> None:
     for fault in error.faults:
         text = Text()
         text.append(f"error[{fault.code}]", style="bold red")
-        text.append(f" {fault.where}: " if fault.where else ": ", style="bold")
+        text.append(f" {_place(fault.where)}: " if fault.where else ": ", style="bold")
         text.append(fault.message)
         if fault.fix:
             text.append("\n  fix: ", style="green")
@@ -51,58 +55,95 @@ def print_errors(error: ReclraError) -> None:
         out.print(f"{len(error.faults)} faults", soft_wrap=True)
 
 
+def _place(where: Location) -> str:
+    """A place, relative to the current folder where it lies in it."""
+    inside = where.file.startswith(os.path.join(os.getcwd(), ""))
+    return str(Location(os.path.relpath(where.file), where.line, where.column) if inside else where)
+
+
 def print_plan(plan: Plan) -> None:
     """The compile report."""
     out = console()
-    out.print(f"[bold]{escape(plan.model)}[/] × [bold]{escape(plan.name)}[/]   batch {plan.batch}   {plan.fingerprint}")
-    out.print(_regions(plan))
-    out.print(_pathways(plan))
-    for k, names in enumerate(plan.waves):
-        shown = names if len(names) <= MANY else (*names[:MANY], f"… {len(names) - MANY} more")
-        out.print(Text(f"wave {k}  ", style=_style(k)) + Text("  ".join(shown)))
-    _print_cost(out, plan)
+    with out.capture() as report:
+        _print_plan(out, plan)
+    # tables end in blanks, which would wrap on a narrow screen and show up in a diff
+    click.echo("\n".join(line.rstrip() for line in report.get().splitlines()))
+
+
+def _print_plan(out: Console, plan: Plan) -> None:
+    out.print(Text.assemble((plan.model, "bold"), " × ", (plan.name, "bold"), (f"   {plan.fingerprint}", "dim")))
+    room = out.width if out.is_terminal else None
+    regions, pathways = _regions(plan, room), _pathways(plan, room)
+    if room is None:  # a file can be scrolled sideways, so that names stay whole there
+        out.width = max(out.width, *(out.measure(t, options=out.options.update(max_width=10_000)).maximum
+                                     for t in (regions, pathways)))  # fmt: skip
+    for made in (regions, pathways, _waves(plan), _cost(plan)):
+        out.print()
+        out.print(made)
+    c = plan.cost
+    out.print(f"memory: {_bytes(c.parameter_bytes)} of parameters, {_bytes(c.synapse_bytes)} of error synapses")
+    if plan.warnings:
+        out.print()
     for warning in plan.warnings:
-        out.print(Text("warning: ", style="bold yellow") + Text(warning))
+        out.print(Text.assemble(("warning: ", "bold yellow"), warning), soft_wrap=True)
 
 
-def _style(wave: int) -> str:
-    return WAVE_STYLES[wave % len(WAVE_STYLES)]
+def _bytes(n: int) -> str:
+    text = human(n)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
 
 
-def _regions(plan: Plan) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="regions", title_justify="left", title_style="bold")
-    for column, right in (("#", True), ("name", False), ("op", False), ("φ", False), ("shape", False),
-                          ("parameters", True), ("FLOPs", True), ("target", False), ("wave", True)):  # fmt: skip
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+def _wave_of(plan: Plan) -> dict[str, int]:
+    return {name: k for k, names in enumerate(plan.waves) for name in names}
+
+
+def _wave(k: int | None) -> Text:
+    return Text("" if k is None else str(k), style="" if k is None else WAVE_STYLES[k % len(WAVE_STYLES)])
+
+
+def _regions(plan: Plan, room: int | None) -> Table:
+    columns = (("name", NAME), ("op", TEXT), ("φ", TEXT), ("output", TEXT), ("parameters", NUMBER), ("FLOPs", NUMBER),
+               ("target", TEXT), ("wave", NUMBER))  # fmt: skip
     targets = {t.region: t for t in plan.targets}
-    wave = {name: k for k, names in enumerate(plan.waves) for name in names}
-    for i, r in enumerate(plan.regions, 1):
-        t = targets.get(r.name)
-        rule = "" if t is None else t.rule if t.rule == "gradient" else f"{t.rule} β={t.beta:g}"
-        if t is not None and t.phi != "same":
-            rule += f" φ={t.phi}"
-        k = wave.get(r.name)
-        shape = "×".join(["N", *map(str, r.shape)])
-        table.add_row(str(i), escape(r.name), r.op, r.phi, shape, human(r.parameter_count), human(r.forward_flops),
-                      rule, "" if k is None else Text(str(k), style=_style(k)))  # fmt: skip
-    table.add_section()
-    total = sum(r.parameter_count for r in plan.regions)
-    table.add_row("", "total", "", "", "", human(total), human(sum(r.forward_flops for r in plan.regions)), "", "")
-    return table
+    wave = _wave_of(plan)
+    rows = [
+        (r.name, r.op, "" if r.phi == "identity" else r.phi, "×".join(map(str, r.shape)) or "1",
+         human(r.parameter_count), human(r.forward_flops), _rule(targets.get(r.name)), _wave(wave.get(r.name)))
+        for r in plan.regions
+    ]  # fmt: skip
+    total = human(sum(r.parameter_count for r in plan.regions))
+    flops = human(sum(r.forward_flops for r in plan.regions))
+    title = f"{_count(len(plan.regions), 'region')}, for a batch of {plan.batch}"
+    return table(title, columns, rows, ("all", "", "", "", total, flops, "", ""), room)
 
 
-def _pathways(plan: Plan) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="error pathways", title_justify="left", title_style="bold")
-    for column, right in (("from", False), ("to", False), ("kernel", False), ("synapses", True),
-                          ("init", False), ("update", False), ("wave", True)):  # fmt: skip
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    wave = {name: k for k, names in enumerate(plan.waves) for name in names}
-    for p in plan.pathways:
-        init = "" if p.init in ("none", "auto") else f"{p.init} {p.scale:g}"
-        k = wave[p.target]
-        table.add_row(escape(p.source), escape(p.target), kernel(p), human(p.synapses) if p.synapses else "tied",
-                      init, p.update, Text(str(k), style=_style(k)))  # fmt: skip
-    return table
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _rule(t: Target | None) -> str:
+    if t is None:
+        return ""
+    rule = t.rule if t.rule == "gradient" else f"{t.rule} β={t.beta:g}"
+    return rule + (f" φ={t.phi}" if t.phi != "same" else "")
+
+
+def _pathways(plan: Plan, room: int | None) -> Table:
+    columns = [("from", NAME), ("to", NAME), ("kernel", TEXT), ("synapses", NUMBER), ("init", TEXT), ("update", TEXT),
+               ("wave", NUMBER)]  # fmt: skip
+    wave = _wave_of(plan)
+    rows: list[list[Cell]] = [
+        [p.source, p.target, kernel(p), human(p.synapses) if p.synapses else "tied",
+         "" if p.init in ("none", "auto") else f"{p.init} {p.scale:g}", p.update, _wave(wave[p.target])]
+        for p in plan.pathways
+    ]  # fmt: skip
+    total = ["all", "", "", human(sum(p.synapses for p in plan.pathways)), "", "", ""]
+    title = _count(len(plan.pathways), "error pathway")
+    if room is not None and room < NARROW:  # no place for how synapses start; the plan and --json say it
+        del columns[4], total[4]
+        for row in rows:
+            del row[4]
+    return table(title, columns, rows, total, room)
 
 
 def kernel(p: Pathway) -> str:
@@ -110,16 +151,26 @@ def kernel(p: Pathway) -> str:
     return f"{p.kernel} {p.rank}" if p.rank else p.kernel
 
 
-def _print_cost(out: Console, plan: Plan) -> None:
+def _waves(plan: Plan) -> Table:
+    shown = [n if len(n) <= MANY else (*n[:MANY], f"… {len(n) - MANY} more") for n in plan.waves]
+    rows = [(_wave(k), ", ".join(names)) for k, names in enumerate(shown)]
+    columns = (("wave", NUMBER), ("regions that get their error at once", TEXT))
+    made = table(_count(len(plan.waves), "wave"), columns, rows, None, None)
+    made.columns[-1].no_wrap = False
+    return made
+
+
+def _cost(plan: Plan) -> Table:
     c = plan.cost
-    out.print(
-        f"\ncost per step  {human(c.flops)} FLOPs = [bold]{c.ratio:.3f}[/] × backprop ({human(c.backprop_flops)}): "
-        f"forward {human(c.forward_flops)}, weights {human(c.weight_flops)}, errors {human(c.error_flops)}, "
-        f"synapse updates {human(c.synapse_update_flops)}"
-    )
+    parts = (("forward", c.forward_flops), ("weight gradients", c.weight_flops), ("error pathways", c.error_flops),
+             ("synapse updates", c.synapse_update_flops))  # fmt: skip
+    rows: list[Row] = [(what, human(flops), "", "") for what, flops in parts]
+    rows.append(("one device", human(c.flops), human(c.backprop_flops), Text(f"{c.ratio:.3f}", "bold")))
     if c.backprop_critical_path_flops:
-        shorter = c.critical_path_flops / c.backprop_critical_path_flops
-        out.print(
-            f"critical path  {human(c.critical_path_flops)} FLOPs = {shorter:.3f} × backprop's, with a device per region"
-        )
-    out.print(f"memory         {human(c.parameter_bytes)}B parameters, {human(c.synapse_bytes)}B error synapses")
+        ratio = c.critical_path_flops / c.backprop_critical_path_flops
+        rows.append(("a device per region", human(c.critical_path_flops), human(c.backprop_critical_path_flops),
+                     Text(f"{ratio:.3f}", "bold")))  # fmt: skip
+    columns = (("", TEXT), (plan.name, NUMBER), ("backprop", NUMBER), ("ratio", NUMBER))
+    made = table("predicted FLOPs of one step", columns, rows, None, None)
+    made.rows[len(parts) - 1].end_section = True
+    return made

@@ -2,135 +2,106 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from reclra_compile.cli.errors import reports_errors
-
-if TYPE_CHECKING:
-    from reclra_compile.train.job import Result
+from reclra_compile.cli.errors import Interrupted, reports_errors
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
 
 
-@click.command()
+@click.command(short_help="Train MODEL with a wiring and print its test error.")
 @click.argument("model")
 @click.option("--wiring", "-w", metavar="FILE|NAME", help="wiring file or shipped name  [default: depth2]")
 @click.option("--plan", metavar="PLAN", help="run a plan file instead of a wiring; it is checked against MODEL")
 @click.option("--compare", "-c", multiple=True, metavar="FILE|NAME",
-              help="also train this wiring from the same weights, data order and epochs; may be repeated")  # fmt: skip
+              help="also train this wiring from the same weights, with the same data order, batch size and epochs; "
+              "may be repeated")  # fmt: skip
 @click.option("--data", type=click.Choice(DATA), default="digits", show_default=True, help="data set")
 @click.option("--data-dir", metavar="DIR", help="where the data set's files are  [default: $RECLRA_DATA]")
-@click.option("--validation", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-              help="hold N training images out and report their error")  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), help="passes over the training data  [default: the wiring's]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="samples per step  [default: the wiring's]")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="learning rate  [default: the wiring's]")
-@click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw"]), help="[default: the wiring's]")
-@click.option("--weight-decay", type=click.FloatRange(min=0), help="[default: the wiring's]")
-@click.option("--schedule", type=click.Choice(["constant", "linear", "cosine"]), help="[default: the wiring's]")
-@click.option("--clip", type=click.FloatRange(min=0), help="largest gradient norm, 0 for none  [default: the wiring's]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="first seed")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="K",
-              help="train with K seeds and report mean ± standard deviation")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps")
+@click.option("--validation", type=click.IntRange(min=0), default=0, metavar="N",
+              help="hold N training images out and report their error  [default: 0]")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="passes over the training data  [default: *]")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="samples per step  [default: *]")
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="learning rate  [default: *]")
+@click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw"]), help="sgd has momentum 0.9  [default: *]")
+@click.option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="[default: *]")
+@click.option("--schedule", type=click.Choice(["constant", "linear", "cosine"]),
+              help="how the learning rate falls to 0 over the epochs  [default: *]")  # fmt: skip
+@click.option("--clip", type=click.FloatRange(min=0), metavar="X", help="largest gradient norm, 0: any  [default: *]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="first seed  [default: 0]")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, metavar="K",
+              help="train with K seeds and report mean ± standard deviation  [default: 1]")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads  [default: torch's]")
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, mps  [default: cpu]")
 @click.option("--run-dir", type=click.Path(file_okay=False), metavar="DIR",
-              help="keep checkpoint.pt, log.jsonl and plan.txt of each run under DIR/<wiring>/seed<k>")  # fmt: skip
+              help="keep checkpoint.pt, log.jsonl and plan.txt of each run in DIR/<wiring>/seed<k>")  # fmt: skip
 @click.option("--resume", is_flag=True, help="go on from the checkpoints in --run-dir")
 @click.option("--log", type=click.Path(dir_okay=False), metavar="FILE.jsonl", help="write every epoch of every run")
-@click.option("--graph", "-g", type=click.Path(dir_okay=False), metavar="FILE", help="draw the error graph as well")
+@click.option("--graph", "-g", type=click.Path(dir_okay=False), metavar="FILE",
+              help="draw the error graph: .html, .svg, .png or .dot")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="print the results as JSON")
 @reports_errors
-def train(**options: Any) -> None:
+def train(**options: Any) -> str | None:
     """Train MODEL with a wiring on image data and print its test error.
 
     \b
     reclra-compile train examples/mlp_digits.py --compare backprop
-    reclra-compile train examples/mlp_mnist.py:relu -w depth1 --data mnist --data-dir FOLDER --seeds 3
-    reclra-compile train model.py -w my.yaml --run-dir runs/first           (again with --resume to go on)
+    reclra-compile train examples/mlp_mnist.py:relu -w depth1 \\
+        --data mnist --data-dir FOLDER --seeds 3
+    reclra-compile train model.py -w my.yaml --run-dir runs/first
+    reclra-compile train model.py -w my.yaml --run-dir runs/first --resume
 
-    Each data set's test part is evaluated after every epoch; choose settings on --validation images.
-    Settings without a flag come from the wiring's `training:` section.
+    Settings marked * come from the wiring's `training:` section where they are not given; epochs and
+    batch size of the first wiring hold for all. The test part of the data is evaluated after every
+    epoch: choose settings by the error on --validation images.
 
     Exit status: 0; 2 for a mistake in the input, or where the loss stops being finite (the last good
-    checkpoint is kept).
+    checkpoint is kept); 130 after Ctrl-C.
     """
-    from reclra_compile.cli.training_view import TrainingView
-
-    results = _train(options, TrainingView(quiet=options["as_json"]))
-    if options["as_json"]:
-        from reclra_compile.cli.training_view import results_json
-
-        click.echo(results_json(results))
+    try:
+        return _train(options)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(_kept(options["run_dir"])) from stop
 
 
-def _train(options: dict[str, Any], view: Any) -> list[Result]:
+def _train(options: dict[str, Any]) -> str | None:
     import torch
 
-    from reclra_compile.data.sets import load
-    from reclra_compile.errors import Fault, TrainingError
-    from reclra_compile.files import write_text
-    from reclra_compile.train.job import Job
+    from reclra_compile.cli.train_setup import set_up
+    from reclra_compile.cli.training_view import TrainingView, results_json
+    from reclra_compile.errors import TrainingError
+    from reclra_compile.train.job import Result
     from reclra_compile.view.draw import write_picture
 
-    if options["resume"] and not options["run_dir"]:
-        raise TrainingError(Fault("T022", "--resume needs --run-dir", fix="say where the checkpoints are"))
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    data = load(options["data"], options["data_dir"], validation=options["validation"])
-    flags = {k: options[k] for k in ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "clip")}
-    job = Job(options["model"], data, flags, options["resume"], _device(options["device"]))
-    results: list[Result] = []
-    with view:
-        for member in _members(options):
-            view.start(member)
-            results.append(job.run(member, view.epoch, view.step))
-            if options["log"]:
-                write_text(options["log"], view.log())
+    setup = set_up(options)
     if options["graph"]:
-        write_picture(results[0].plan, options["graph"])
-    view.summary(results, options["graph"])
-    return results
+        write_picture(setup.plans[setup.members[0].label], options["graph"])
+    view = TrainingView(setup, options["as_json"], options["log"])
+    results: list[Result] = []
+    try:
+        with view:
+            for member in setup.members:
+                results.append(setup.job.run(member, view))
+    except TrainingError:
+        view.summary(results)
+        raise
+    if options["as_json"]:
+        return results_json(setup, results)
+    view.summary(results)
+    view.files({"error graph": options["graph"], "log": options["log"], "checkpoints": options["run_dir"]})
+    return None
 
 
-def _members(options: dict[str, Any]) -> list[Any]:
+def _kept(run_dir: str | None) -> str:
+    """What is left of an interrupted job, in a sentence."""
     from pathlib import Path
 
-    from reclra_compile.errors import Fault, Location, PlanError
-    from reclra_compile.ir import Plan
-    from reclra_compile.train.job import Member
-
-    plan = None
-    if options["plan"]:
-        if options["wiring"]:
-            raise PlanError(Fault("P012", "give --wiring or --plan, not both"))
-        try:
-            plan = Plan.parse(Path(options["plan"]).read_text(encoding="utf-8"), options["plan"])
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(Fault("P013", f"the plan cannot be read: {error}", Location(options["plan"]))) from error
-    first = None if plan else options["wiring"] or "depth2"
-    wirings = [(plan.name if plan else Path(str(first)).stem, first, plan)]
-    wirings += [(Path(w).stem, w, None) for w in options["compare"]]
-    labels = [label for label, _, _ in wirings]
-    members = []
-    for k, (name, wiring, given) in enumerate(wirings):
-        label = name if labels.count(name) == 1 else f"{name}#{k + 1}"
-        for seed in range(options["seed"], options["seed"] + options["seeds"]):
-            folder = Path(options["run_dir"]) / label / f"seed{seed}" if options["run_dir"] else None
-            members.append(Member(label, wiring, given, seed, folder))
-    return members
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from reclra_compile.errors import Fault, TrainingError
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(Fault("T023", f"device '{name}' cannot be used: {reason}", fix="use --device cpu")) from error
-    return name
+    if not run_dir:
+        return "nothing is kept; with --run-dir DIR a run can be resumed"
+    if not any(Path(run_dir).glob("*/seed*/checkpoint.pt")):
+        return "no epoch was done, so there is nothing to resume"
+    return "finished epochs are kept; the same command with --resume goes on"

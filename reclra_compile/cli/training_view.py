@@ -6,34 +6,44 @@ import json
 import math
 from dataclasses import asdict
 from types import TracebackType
+from typing import Any
 
-from rich import box
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from reclra_compile.cli.report import console, human, note
+from reclra_compile.cli.tables import NAME, NUMBER, Cell, table
+from reclra_compile.cli.train_setup import Setup
+from reclra_compile.files import write_text
+from reclra_compile.ir import Training
 from reclra_compile.train.job import Member, Result, mean_and_deviation
 from reclra_compile.train.loop import Epoch, Run
 
+#: columns of the lines that epochs print: title, width, and how a value is written
+COLUMNS = (("epoch", 7), ("loss", 8), ("train %", 8), ("valid %", 8), ("test %", 8), ("D(Θ)", 10), ("time", 9))
+
 
 class TrainingView:
-    """Shows a job while it runs; as a context manager it owns the progress display."""
+    """Shows a job while it runs and keeps its log; as a context manager it owns the progress display."""
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    def __init__(self, setup: Setup, quiet: bool, log: str | None = None) -> None:
+        self.setup, self.quiet, self.log = setup, quiet, log
         self.out = console(stderr=quiet)
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("steps"),
             TimeRemainingColumn(),
             console=self.out,
             disable=quiet or not self.out.is_terminal,
             transient=True,
+            expand=True,
         )
         self.bar: TaskID | None = None
-        self.state = ""
+        self.runs = 0
         self.lines: list[str] = []
 
     def __enter__(self) -> TrainingView:
@@ -45,60 +55,125 @@ class TrainingView:
     ) -> None:
         self.progress.__exit__(kind, error, trace)
 
-    def start(self, member: Member) -> None:
-        """A new run begins."""
+    def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
+        """A run begins, or goes on after the epochs of `history`."""
+        for epoch in history:
+            self._record(member, epoch)
+        self._write_log()
         if self.bar is not None:
             self.progress.remove_task(self.bar)
-        self.bar, self.state = None, ""
+        total = run.steps * run.settings.epochs
+        done = run.epoch * run.steps
+        self.bar = self.progress.add_task(escape(_name(member)), total=total, completed=done)
+        if not self.quiet:
+            if self.runs:
+                self.out.print()
+            self.runs += 1
+            self.out.print(f"[bold]{escape(_name(member))}[/]: {_settings(run.settings)}", soft_wrap=True)
+            if run.epoch < run.settings.epochs:
+                self.out.print(_titles(run), style="dim", soft_wrap=True)
+            for epoch in history[-1:]:
+                self.out.print(f"{_line(epoch, run)}  from the checkpoint", soft_wrap=True)
 
     def step(self, member: Member, run: Run) -> None:
         """One optimizer step is done."""
-        if self.progress.disable:
-            return
-        if self.bar is None:
-            name = f"{member.label}, seed {member.seed}"
-            total = run.steps * run.settings.epochs
-            self.bar = self.progress.add_task(name, total=total, completed=run.epoch * run.steps, state="")
-        self.progress.update(self.bar, advance=1, state=self.state)
+        if self.bar is not None:
+            self.progress.advance(self.bar)
 
-    def epoch(self, member: Member, epoch: Epoch) -> None:
+    def epoch(self, member: Member, run: Run, epoch: Epoch) -> None:
         """One epoch is done: a line for people, a record for the log."""
-        self.lines.append(json.dumps({"wiring": member.label, "seed": member.seed, **epoch.as_json()}))
-        test = "" if epoch.test_error is None else f"test {epoch.test_error:.2f} %"
-        valid = "" if epoch.valid_error is None else f"validation {epoch.valid_error:.2f} %  "
-        self.state = valid or test
+        self._record(member, epoch)
+        self._write_log()
         if not self.quiet:
-            self.out.print(
-                f"{member.label:<16} seed {member.seed}  epoch {epoch.epoch:>3}  loss {epoch.loss:.4f}  "
-                f"train {epoch.train_error:.2f} %  {valid}{test}  D(Θ) {epoch.discrepancy:.2e}  {epoch.seconds:.1f} s",
-                soft_wrap=True,
-            )
+            self.out.print(_line(epoch, run), soft_wrap=True)
 
-    def log(self) -> str:
-        """All epochs of all runs so far as JSON lines."""
-        return "".join(line + "\n" for line in self.lines)
+    def _record(self, member: Member, epoch: Epoch) -> None:
+        self.lines.append(json.dumps({"wiring": member.label, "seed": member.seed, **epoch.as_json()}) + "\n")
 
-    def summary(self, results: list[Result], graph: str | None) -> None:
-        """The table of results: test error per wiring, mean ± standard deviation over seeds."""
-        if self.quiet:
+    def _write_log(self) -> None:
+        if self.log:
+            write_text(self.log, "".join(self.lines))
+
+    def summary(self, results: list[Result]) -> None:
+        """The table of results, the first wiring beside the others."""
+        if self.quiet or not results:
             return
-        table = Table(box=box.SIMPLE_HEAD)
-        for column in ("wiring", "test error %", "train error %", "epochs", "FLOPs ÷ backprop", "synapses", "s"):
-            table.add_column(column, justify="left" if column == "wiring" else "right")
-        for label, runs in _by_label(results).items():
-            last = [r.history[-1] for r in runs]
-            table.add_row(
-                label,
-                _plus_minus([r.test_error for r in runs]),
-                _plus_minus([e.train_error for e in last]),
-                str(last[0].epoch),
-                f"{runs[0].plan.cost.ratio:.3f}",
-                human(sum(p.synapses for p in runs[0].plan.pathways)),
-                f"{mean_and_deviation(e.seconds for e in last)[0]:.1f}",
-            )
-        self.out.print(table)
-        if graph:
-            note(f"error graph: {graph}")
+        groups = _by_label(results)
+        self.out.print()
+        self.out.print(_results(groups, self.out.width))
+        self.out.print()
+        for line in _comparison(groups):
+            self.out.print(escape(line), soft_wrap=True)
+        if len(groups) > 1:
+            self.out.print("same weights, data order, batches and epochs for all")
+        self.out.print(escape(self._terms(results)), soft_wrap=True)
+
+    def _terms(self, results: list[Result]) -> str:
+        """Under which terms the results were reached."""
+        data = self.setup.job.data
+        seeds = sorted({r.member.seed for r in results})
+        shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        settings = results[0].settings
+        return (f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test images, "
+                f"{settings.epochs} epochs of batch {settings.batch_size}, {shown}")  # fmt: skip
+
+    def files(self, files: dict[str, str | None]) -> None:
+        """Where things were written."""
+        for what, file in files.items():
+            if file and not self.quiet:
+                note(f"{what}: {file}")
+
+
+def _name(member: Member) -> str:
+    return f"{member.label}, seed {member.seed}"
+
+
+def _settings(s: Training) -> str:
+    decay = f", weight decay {s.weight_decay:g}" if s.weight_decay else ""
+    clip = f", clip {s.clip:g}" if s.clip else ""
+    schedule = "" if s.schedule == "constant" else f" {s.schedule}"
+    warmup = f" after a warm-up of {100 * s.warmup:g} %" if s.warmup else ""
+    return f"{s.optimizer}, lr {s.lr:g}{schedule}{warmup}{decay}{clip}, batch {s.batch_size}"
+
+
+def _cells(values: tuple[str, ...], run: Run) -> str:
+    validates = run.valid is not None and len(run.valid[1]) > 0
+    cells = zip(COLUMNS, values, strict=True)
+    return "".join(value.rjust(wide) for (title, wide), value in cells if validates or title != "valid %")
+
+
+def _titles(run: Run) -> str:
+    return _cells(tuple(title for title, _ in COLUMNS), run)
+
+
+def _line(e: Epoch, run: Run) -> str:
+    def shown(error: float | None) -> str:
+        return "" if error is None else f"{error:.2f}"
+
+    values = (f"{e.epoch}/{run.settings.epochs}", f"{e.loss:.4f}", shown(e.train_error), shown(e.valid_error),
+              shown(e.test_error), f"{e.discrepancy:.2e}", _time(e.seconds))  # fmt: skip
+    return _cells(values, run)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _results(groups: dict[str, list[Result]], room: int) -> Table:
+    numbers = ("test error", "train error", "FLOPs ratio", "synapses", "time")
+    columns = [("wiring", NAME), *((title, NUMBER) for title in numbers)]
+    rows: list[list[Cell]] = []
+    for label, runs in groups.items():
+        last, plan = [r.history[-1] for r in runs], runs[0].plan
+        rows.append([
+            label, Text(_percent([r.test_error for r in runs]), "bold"), _percent([e.train_error for e in last]),
+            f"{plan.cost.ratio:.3f}", human(sum(p.synapses for p in plan.pathways)),
+            _time(mean_and_deviation(e.seconds for e in last)[0]),
+        ])  # fmt: skip
+    return table("results", columns, rows, None, room)
 
 
 def _by_label(results: list[Result]) -> dict[str, list[Result]]:
@@ -108,25 +183,44 @@ def _by_label(results: list[Result]) -> dict[str, list[Result]]:
     return groups
 
 
-def _plus_minus(values: list[float]) -> str:
+def _comparison(groups: dict[str, list[Result]]) -> list[str]:
+    """The first wiring's test error beside that of each other one."""
+    (label, first), *others = groups.items()
+    ours = [r.test_error for r in first]
+    lines = []
+    for other, runs in others:
+        theirs = [r.test_error for r in runs]
+        difference = mean_and_deviation(ours)[0] - mean_and_deviation(theirs)[0]
+        side = "the same as" if abs(difference) < 0.005 else f"{abs(difference):.2f} points "
+        side += "" if abs(difference) < 0.005 else "below" if difference < 0 else "above"
+        lines.append(f"{label}: test error {_percent(ours)}, {side} {other}'s {_percent(theirs)}")
+    return lines or [f"{label}: test error {_percent(ours)}"]
+
+
+def _percent(values: list[float]) -> str:
     mean, deviation = mean_and_deviation(values)
-    return f"{mean:.2f} ± {deviation:.2f}" if len(values) > 1 else f"{mean:.2f}"
+    return f"{mean:.2f} ± {deviation:.2f} %" if len(values) > 1 else f"{mean:.2f} %"
 
 
-def results_json(results: list[Result]) -> str:
-    """{"results": [{wiring, seeds, test_error: {mean, std, each}, settings, history}]}."""
-    rows = []
+def results_json(setup: Setup, results: list[Result]) -> str:
+    """{"version", "data", "results": [{wiring, seeds, test_error: {mean, std, each}, settings, history}]}."""
+    rows: list[dict[str, Any]] = []
     for label, runs in _by_label(results).items():
-        mean, deviation = mean_and_deviation(r.test_error for r in runs)
-        each = [None if math.isnan(r.test_error) else r.test_error for r in runs]
+        errors = [r.test_error for r in runs]
+        mean, deviation = mean_and_deviation(errors)
         rows.append(
             {
                 "wiring": label,
                 "seeds": [r.member.seed for r in runs],
-                "test_error": {"mean": mean, "std": deviation, "each": each},
+                "test_error": {"mean": mean, "std": deviation, "each": errors},
                 "flops_ratio": runs[0].plan.cost.ratio,
                 "settings": asdict(runs[0].settings),
-                "history": [[e.as_json() for e in r.history] for r in runs],
+                "history": [[_plain(e) for e in r.history] for r in runs],
             }
         )
-    return json.dumps({"results": rows}, indent=2, ensure_ascii=False)
+    return json.dumps({"version": 1, "data": setup.job.data.name, "results": rows}, indent=2, ensure_ascii=False)
+
+
+def _plain(epoch: Epoch) -> dict[str, float | int | None]:
+    """A record without the numbers that JSON does not have."""
+    return {k: None if v is not None and not math.isfinite(v) else v for k, v in epoch.as_json().items()}

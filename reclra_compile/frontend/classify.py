@@ -31,6 +31,10 @@ class Classes:
         """Activity nodes that `node` reads."""
         return [i for i in node.all_input_nodes if self.activity(i)]
 
+    def learns(self, node: fx.Node) -> bool:
+        """True for nodes that apply parameters, anchors or not (norms, PReLU, learned scales)."""
+        return _holds_parameters(node, self.modules) or any(self.kind[i] == "parameter" for i in node.all_input_nodes)
+
     def readers(self, node: fx.Node) -> list[fx.Node]:
         """Nodes whose value needs `node`'s data (not only its shape), the graph's output included."""
         return [u for u in node.users if self.kind[u] in ("activity", "output")]

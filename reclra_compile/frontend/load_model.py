@@ -1,168 +1,285 @@
 """Load a model and its example inputs from `path/to/model.py[:attr]` or `package.module:attr`.
 
-Loading runs the user's file, as `python model.py` would.
+Loading runs the user's file, each time anew.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from reclra_compile.errors import Fault, Location, ModelError, nearest
-from reclra_compile.frontend.trace import user_frame
+from reclra_compile.frontend import user_code
+from reclra_compile.frontend.user_code import place, run
+
+CODES: dict[str, str] = {
+    "M001": "the model file cannot be found",
+    "M002": "the model file is not valid Python",
+    "M003": "the model file fails, or ends the program, while it runs",
+    "M004": "the model is not in the file",
+    "M005": "the file has several models",
+    "M006": "what is found is not a torch.nn.Module",
+    "M007": "a function or class needs arguments",
+    "M008": "the example inputs are missing or not tensors",
+    "M009": "the model cannot be copied",
+    "M010": "the model fails on its example inputs",
+}
 
 USUAL = ("model", "build_model")
+RESERVED = (*USUAL, "example_inputs")
+MANY = 8
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A loaded model, its example inputs (a tuple, batch first), and a short name for reports."""
+    """A loaded model, its example inputs (a tuple, batch first), and where its file names it."""
 
     model: nn.Module
     inputs: tuple[Any, ...]
-    name: str
+    where: Location
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Inside, a ModelError without a place gets the model's place in its file."""
+        try:
+            yield
+        except ModelError as error:
+            faults = [f if f.where else dataclasses.replace(f, where=self.where) for f in error.faults]
+            raise ModelError(faults) from error
 
 
 def load_model(reference: str) -> Loaded:
-    """Load MODEL; raises ModelError (M001–M008) that names the file, the line and the choices."""
-    path, _, attribute = reference.partition(":") if not _is_windows(reference) else (reference, "", "")
-    module = _from_file(Path(path)) if path.endswith(".py") or "/" in path else _from_package(path)
-    builder = _choose(module, path, attribute)
-    model = _built(builder, attribute or "build_model", path)
-    if not isinstance(model, nn.Module):
+    """Load MODEL and run it once; raises ModelError (M001–M010) that names the file, the line and the choices."""
+    path, attribute = _split(reference)
+    is_file = path.endswith(".py") or "/" in path or "\\" in path
+    if is_file and not Path(path).is_file():
+        raise ModelError(_no_file(Path(path)))
+    with user_code.session(Path(path).parent if is_file else Path.cwd()):
+        module = _from_file(Path(path)) if is_file else _from_package(path)
+        attribute = attribute or _usual(module, path)
+        return _loaded(module, path, attribute)
+
+
+def _loaded(module: ModuleType, path: str, attribute: str) -> Loaded:
+    if not hasattr(module, attribute):
         raise ModelError(
-            Fault("M006", f"'{attribute or 'model'}' is {type(model).__name__}, not a torch.nn.Module", Location(path))
+            Fault("M004", f"there is no '{attribute}' in this file", place(module),
+                  nearest(attribute, _models(module)) or "define a torch.nn.Module or a function that returns one")
         )
-    return Loaded(model, _inputs(module, path), attribute or Path(path).stem)
+    model = _built(module, attribute)
+    if not isinstance(model, nn.Module):
+        raise ModelError(_not_a_model(module, path, attribute, model))
+    inputs = _inputs(module)
+    _try(model, inputs, module)
+    return Loaded(model, inputs, place(module, attribute))
 
 
-def _is_windows(reference: str) -> bool:
-    return reference[1:3] == ":\\" and reference.count(":") == 1
+def _split(reference: str) -> tuple[str, str]:
+    """Path and attribute; a colon belongs to the path where no name follows it (C:\\model.py)."""
+    path, colon, attribute = reference.rpartition(":")
+    if colon and (attribute.isidentifier() or not attribute):
+        return path, attribute
+    return reference, ""
 
 
 def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
-        raise ModelError(Fault("M001", f"the model file {found}", Location(str(path)), near))
     name = f"_reclra_model_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ModelError(Fault("M001", "this is not a Python file", Location(str(path)), "pass a .py file"))
+        raise ModelError(Fault("M001", "this is not a Python file", Location(str(path)), "name a .py file"))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # classes defined there can be pickled and inspected
-    sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbours
-    try:
-        _run(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
+    loader = spec.loader
+    run(lambda: loader.exec_module(module), str(path), "running the file")
     return module
 
 
+def _no_file(path: Path) -> Fault:
+    where = Location(str(path))
+    if path.is_dir():
+        inside = sorted(str(p) for p in path.glob("*.py") if p.name != "__init__.py")
+        return Fault("M001", "the model is a folder, not a file", where, f"name a .py file in it{_choices(inside)}")
+    if not path.parent.is_dir():
+        return Fault("M001", f"there is no folder '{path.parent}'", where, "correct the path")
+    beside = sorted(p.name for p in path.parent.glob("*.py"))
+    near = nearest(path.name, beside) if beside else ""
+    fix = near if near.startswith("did you mean") else f"name a .py file{_choices(beside)}"
+    return Fault("M001", "the model file does not exist", where, fix)
+
+
+def _choices(names: list[str]) -> str:
+    return f": {', '.join(names[:MANY])}{', …' if len(names) > MANY else ''}" if names else ""
+
+
 def _from_package(name: str) -> ModuleType:
-    found: list[ModuleType] = []
-    _run(lambda: found.append(importlib.import_module(name)), name)
-    return found[0]
-
-
-def _run(action: Callable[[], Any], file: str) -> None:
     try:
-        action()
-    except SyntaxError as error:
-        where = Location(error.filename or file, error.lineno or 0, error.offset or 0)
-        raise ModelError(Fault("M002", f"syntax error: {error.msg}", where)) from error
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            Fault("M003", f"{error}", user_frame(error) or Location(file),
-                  "pass a path ending in .py, or install the missing package")  # fmt: skip
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            Fault("M003", f"running the model file failed ({type(error).__name__}: {error})",
-                  user_frame(error) or Location(file))  # fmt: skip
-        ) from error
+        module = run(lambda: importlib.import_module(name), name, "importing the module")
+    except ModelError as error:
+        cause = error.__cause__
+        if not isinstance(cause, (ModuleNotFoundError, ValueError, TypeError)) or user_code.line_of(cause):
+            raise
+        files = sorted(p.name for p in Path().glob("*.py"))
+        near = nearest(f"{name}.py", files) if files else ""
+        fix = near if near.startswith("did you mean") else "a model in a file is path/to/model.py, with .py at its end"
+        raise ModelError(Fault("M001", f"there is no module '{name}'", fix=fix)) from error
+    if module.__spec__ is not None and module.__spec__.origin is None:
+        raise ModelError(_no_file(Path(*name.split("."))))  # a folder without __init__.py imports as an empty module
+    return module
 
 
-def _choose(module: ModuleType, path: str, attribute: str) -> Any:
-    candidates = _candidates(module)
-    if attribute:
-        if not hasattr(module, attribute):
-            raise ModelError(Fault("M004", f"there is no '{attribute}'", Location(path), nearest(attribute, candidates)))
-        return getattr(module, attribute)
+def _usual(module: ModuleType, path: str) -> str:
+    """The name of the file's model where the user gives none."""
     usual = [n for n in USUAL if hasattr(module, n)]
-    if len(usual) > 1:
+    if len(usual) == 1:
+        return usual[0]
+    if usual:
         raise ModelError(
-            Fault("M005", "the file has both `model` and `build_model`", Location(path),
-                  f"choose one: {path}:model or {path}:build_model")  # fmt: skip
+            Fault("M005", "the file has both `model` and `build_model`", place(module, "build_model"),
+                  f"choose one: {path}:model or {path}:build_model")
         )
-    if not usual:
-        if candidates:
-            listed = ", ".join(f"{path}:{n}" for n in candidates[:8])
-            raise ModelError(
-                Fault("M005", "the file has no `model` or `build_model()`, but other models", Location(path),
-                      f"choose one: {listed}")  # fmt: skip
-            )
+    names = _models(module)
+    if not names:
         raise ModelError(
-            Fault("M004", "no model found", Location(path),
-                  "define `model = …` (a torch.nn.Module) or `def build_model(): return …`")  # fmt: skip
+            Fault("M004", "there is no model in this file", place(module),
+                  "define `model = …` (a torch.nn.Module) or `def build_model(): return …`")
         )
-    return getattr(module, usual[0])
+    listed = " or ".join(f"{path}:{n}" for n in names[:MANY])
+    more = f" or one of {len(names) - MANY} more" if len(names) > MANY else ""
+    found = "another model" if len(names) == 1 else f"{len(names)} other models"
+    raise ModelError(
+        Fault("M005", f"the file has no `model` or `build_model()`, but {found}", place(module),
+              f"say which: {listed}{more}")
+    )
 
 
-def _candidates(module: ModuleType) -> list[str]:
+def _models(module: ModuleType) -> list[str]:
     """Modules, module classes and argument-free functions that the file itself defines."""
     names: list[str] = []
     for name, value in vars(module).items():
         if name.startswith("_") or name == "example_inputs":
             continue
         own = getattr(value, "__module__", None) == module.__name__
-        if isinstance(value, nn.Module) or (own and callable(value) and _callable_without_arguments(value)):
+        if isinstance(value, nn.Module) or (own and _is_builder(value)):
             names.append(name)
     return names
 
 
-def _callable_without_arguments(value: Any) -> bool:
+def _is_builder(value: Any) -> bool:
     if inspect.isclass(value) and not issubclass(value, nn.Module):
         return False
+    return callable(value) and not _needed(value)
+
+
+def _needed(value: Any) -> list[str]:
+    """Names of the arguments that a function or class cannot be called without."""
     try:
         parameters = inspect.signature(value).parameters.values()
     except (TypeError, ValueError):
-        return False
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
-def _built(value: Any, name: str, path: str) -> Any:
-    if isinstance(value, nn.Module) or not callable(value):
+def _built(module: ModuleType, name: str) -> Any:
+    value = getattr(module, name)
+    if isinstance(value, (nn.Module, Tensor)) or not callable(value):
         return value
-    if not _callable_without_arguments(value):
-        raise ModelError(
-            Fault("M007", f"'{name}' needs arguments", Location(path), "give its arguments defaults, or wrap it")
-        )
-    made: list[Any] = []
-    _run(lambda: made.append(value()), path)
-    return made[0]
+    where = place(module, name)
+    needed = _needed(value)
+    if needed:
+        what, them = ("an argument", "it a default") if len(needed) == 1 else ("arguments", "them defaults")
+        call = f", or define `def build_model(): return {name}({needed[0]}=…)`" if name not in RESERVED else ""
+        raise ModelError(Fault("M007", f"'{name}' needs {what}: {', '.join(needed)}", where, f"give {them}{call}"))
+    return run(value, where.file, f"calling {name}()")
 
 
-def _inputs(module: ModuleType, path: str) -> tuple[Any, ...]:
+def _not_a_model(module: ModuleType, path: str, name: str, value: Any) -> Fault:
+    made = callable(getattr(module, name)) and not isinstance(getattr(module, name), nn.Module)
+    subject = f"'{name}()' returns" if made else f"'{name}' is"
+    others = [n for n in _models(module) if n != name]
+    fix = f"make it a torch.nn.Module{f', or name another: {path}:{others[0]}' if others else ''}"
+    if made:
+        fix = "return the model from it"
+    return Fault("M006", f"{subject} {_kind(value)}, not a torch.nn.Module", place(module, name), fix)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _inputs(module: ModuleType) -> tuple[Any, ...]:
     if not hasattr(module, "example_inputs"):
+        found = [n for n, v in vars(module).items() if isinstance(v, Tensor) and not n.startswith("_")]
+        rename = f"; rename {' or '.join(repr(n) for n in found[:MANY])} if that is it" if found else ""
         raise ModelError(
-            Fault("M008", "no example inputs found", Location(path),
-                  "define `example_inputs = torch.zeros(batch, …)` (a tensor or a tuple), or a function returning it")
+            Fault("M008", "there is no `example_inputs` in this file", place(module),
+                  "define `example_inputs = torch.zeros(batch, …)`, a tuple of tensors, or a function that "
+                  f"returns them{rename}")
         )  # fmt: skip
-    value = _built(module.example_inputs, "example_inputs", path)
-    if isinstance(value, Tensor):
-        return (value,)
+    value = _built(module, "example_inputs")
+    value = (value,) if isinstance(value, Tensor) else value
     if isinstance(value, (tuple, list)) and value and all(isinstance(v, Tensor) for v in value):
-        return tuple(value)
+        if all(v.ndim for v in value):
+            return tuple(value)
+        raise ModelError(
+            Fault("M008", "`example_inputs` is a single number, without a batch dimension",
+                  place(module, "example_inputs"), "the first dimension of every tensor is the batch")
+        )
     raise ModelError(
-        Fault("M008", f"`example_inputs` is {type(value).__name__}, not a tensor or a tuple of tensors", Location(path))
-    )
+        Fault("M008", f"`example_inputs` is {_content(value)}, not a tensor or a tuple of tensors",
+              place(module, "example_inputs"), "give one tensor for each argument of forward(), batch first")
+    )  # fmt: skip
+
+
+def _content(value: Any) -> str:
+    if not isinstance(value, (tuple, list)):
+        return _kind(value)
+    if not value:
+        return f"an empty {type(value).__name__}"
+    return f"{_kind(value)} with {_kind(next(v for v in value if not isinstance(v, Tensor)))} in it"
+
+
+def _try(model: nn.Module, inputs: tuple[Any, ...], module: ModuleType) -> None:
+    """Run a copy of the model once, so that its own errors are not taken for the compiler's."""
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers(), *inputs)):
+        return
+    where = place(module, "example_inputs")
+    try:
+        twin = copy.deepcopy(model).train()  # as the compiled model will run
+    except Exception as error:
+        raise ModelError(_not_copyable(model, error, place(module))) from error
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            twin(*inputs)
+    except Exception as error:
+        line = user_code.line_of(error)
+        quoted = f": `{user_code.source_line(line)}`" if line else ""
+        shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
+        raise ModelError(
+            Fault("M010", f"the model fails on its example inputs of shape {shapes} "
+                  f"({user_code.summary(error)}){quoted}", line or where,
+                  "make `example_inputs` and the model fit each other: one tensor for each argument, batch first")
+        ) from error  # fmt: skip
+
+
+def _not_copyable(model: nn.Module, error: Exception, where: Location) -> Fault:
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                full = f"{path}.{name}" if path else name
+                return Fault("M009", f"the model keeps '{full}', a tensor computed from its parameters", where,
+                             "compute it in forward(), or keep a detached copy with register_buffer")  # fmt: skip
+    return Fault("M009", f"the model cannot be copied ({user_code.summary(error)})", where,
+                 "keep only parameters, buffers and plain Python values in it")  # fmt: skip

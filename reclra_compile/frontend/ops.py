@@ -99,6 +99,8 @@ def activation(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[str, Eleme
     if node.op == "call_module":
         module = modules[str(node.target)]
         known = _ACTIVATION_MODULES.get(type(module))
+        if known in ("relu", "tanh", "sigmoid", "sign"):
+            return known, ACTIVATIONS[known]  # no options: the bare function is the same and cheaper to call
         return (known, module) if known else None
     if node.op not in ("call_function", "call_method"):
         return None

@@ -24,7 +24,8 @@ class Cut:
     """One region as nodes of the graph, in graph order.
 
     `h` is the input of the region's activation `phi` and `z` its result; where the region has no
-    activation that separates it, both are the main output and `phi` is None.
+    activation that separates it, both are the last value through which all outputs pass (the main
+    output, if there is none) and `phi` is None.
     """
 
     name: str
@@ -38,8 +39,13 @@ class Cut:
 
     @property
     def tail(self) -> bool:
-        """True where parameter-free operations follow φ inside the region."""
-        return self.phi is not None and self.outputs != (self.z,)
+        """True where parameter-free operations follow z inside the region."""
+        return self.outputs != (self.z,)
+
+    @property
+    def separable(self) -> bool:
+        """False where several outputs leave the region and no one value separates them from the parameters."""
+        return len(self.outputs) == 1 or self.z not in self.outputs
 
 
 def partition(traced: Traced) -> tuple[Cut, ...]:
@@ -78,6 +84,7 @@ def _assign(classes: Classes, order: dict[fx.Node, int]) -> dict[fx.Node, int]:
     owner: dict[fx.Node, int] = {}
     depth: dict[fx.Node, int] = {}
     waiting: list[fx.Node] = []
+    activated: set[int] = set()
     for node in order:
         if not classes.activity(node):
             continue
@@ -87,10 +94,12 @@ def _assign(classes: Classes, order: dict[fx.Node, int]) -> dict[fx.Node, int]:
             owner[node] = len(owner)
             continue
         host = _host(node, before, classes, depth, order)
-        if host is not None and host in owner:
-            owner[node] = owner[host]
-        else:
-            waiting.append(node)
+        if host is None or host not in owner or (owner[host] in activated and classes.learns(node)):
+            waiting.append(node)  # parameters after φ (a norm, say) belong to the region that follows
+            continue
+        owner[node] = owner[host]
+        if ops.activation(node, classes.modules):
+            activated.add(owner[node])
     for node in reversed(waiting):
         readers = {owner.get(u) for u in classes.readers(node)}
         only = readers.pop() if len(readers) == 1 else None
@@ -170,22 +179,36 @@ def boundary_inputs(node: fx.Node, own: set[fx.Node], classes: Classes) -> set[f
 def _activation(
     nodes: list[fx.Node], outputs: list[fx.Node], anchors: tuple[fx.Node, ...], classes: Classes
 ) -> tuple[fx.Node, fx.Node, tuple[str, ops.Elementwise] | None]:
-    """The first activation after the anchors through which everything the region gives out must pass."""
-    main = outputs[0]
+    """h, z and φ: the first activation that separates the outputs from the parameters, or none."""
     graph: nx.DiGraph[fx.Node] = nx.DiGraph()
     graph.add_nodes_from(nodes)
     graph.add_edges_from((p, n) for n in nodes for p in classes.predecessors(n) if p in graph)
     for node in nodes:
         found = ops.activation(node, classes.modules)
         before = classes.predecessors(node)
-        if found is None or len(before) != 1 or before[0] not in graph:
-            continue
-        above = nx.ancestors(graph, node)
-        after = nx.descendants(graph, node) | {node}
-        separates = all(p in after or p not in graph for n in after - {node} for p in classes.predecessors(n))
-        if set(anchors) <= above and set(nodes) == above | after and set(outputs) <= after and separates:
+        if found and len(before) == 1 and before[0] in graph and _separates(node, graph, outputs, anchors, classes):
             return before[0], node, found
-    return main, main, None
+    if len(outputs) > 1:
+        for node in reversed(nodes):
+            if not any(ops.is_tuple_item(u) for u in node.users) and _separates(node, graph, outputs, anchors, classes):
+                return node, node, None
+    return outputs[0], outputs[0], None
+
+
+def _separates(
+    node: fx.Node, graph: nx.DiGraph[fx.Node], outputs: list[fx.Node], anchors: tuple[fx.Node, ...], classes: Classes
+) -> bool:
+    """True where all parameters lie above `node`, all outputs at or below it, and every way goes through it."""
+    above = nx.ancestors(graph, node)
+    below = nx.descendants(graph, node)
+    after = below | {node}
+    return (
+        set(anchors) <= above | {node}
+        and set(graph) == above | after
+        and set(outputs) <= after
+        and not any(classes.learns(n) for n in below)
+        and all(p in after or p not in graph for n in below for p in classes.predecessors(n))
+    )
 
 
 class _Names:

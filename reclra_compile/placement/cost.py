@@ -25,9 +25,14 @@ def predict(
         synapse_update_flops=sum(t.flops for t in tasks if t.kind == "V"),
         critical_path_flops=_longest(tasks),
         backprop_critical_path_flops=_backprop_path(regions),
-        parameter_bytes=FLOAT_BYTES * sum(r.parameter_count for r in regions),
+        parameter_bytes=FLOAT_BYTES * _stored(regions),
         synapse_bytes=FLOAT_BYTES * sum(p.synapses for p in pathways),
     )
+
+
+def _stored(regions: tuple[Region, ...]) -> int:
+    """Parameters of the model; regions that share all of theirs (one module used twice) count once."""
+    return sum({r.parameters or r.name: r.parameter_count for r in regions}.values())
 
 
 def _longest(tasks: tuple[Task, ...]) -> int:

@@ -17,22 +17,36 @@ Elementwise = Callable[[Tensor], Tensor]
 TINY = 1e-30
 
 
-def mismatch(target: Target, phi: Elementwise | None, own: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def mismatch(
+    target: Target, phi: Elementwise | None, own: bool, overwrite: bool
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """(h, z, d) → m = z − φ(h − β d) (E3), all (N, …); `phi` None is the identity, where m = β d exactly.
 
-    Where `own` is false `phi` is not the region's own activation, and z is replaced by φ(h).
+    Where `own` is false `phi` is not the region's own activation, and z is replaced by φ(h). With
+    `overwrite` the result takes d's memory: a fresh tensor costs more in page faults than the arithmetic.
     """
     beta = target.beta
     if phi is None:
-        return lambda h, z, d: d * beta
+        return (lambda h, z, d: d.mul_(beta)) if overwrite else (lambda h, z, d: d * beta)
+    moved = IN_PLACE.get(phi, phi)
 
     def same(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
-        return z - phi(torch.add(h, d, alpha=-beta))
+        y = moved(torch.add(h, d, alpha=-beta, out=d if overwrite else None))
+        return torch.sub(z, y, out=y)
 
     def other(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
-        return phi(h) - phi(torch.add(h, d, alpha=-beta))
+        y = moved(torch.add(h, d, alpha=-beta, out=d if overwrite else None))
+        return torch.sub(phi(h), y, out=y)
 
     return same if own else other
+
+
+#: activations with a variant that overwrites its argument
+IN_PLACE: dict[Elementwise, Elementwise] = {
+    torch.relu: torch.relu_,
+    torch.tanh: torch.tanh_,
+    torch.sigmoid: torch.sigmoid_,
+}
 
 
 def error_scale(target: Target) -> float:
@@ -58,7 +72,8 @@ def discrepancy(target: Target, m: Tensor) -> Tensor:
     if (target.p, target.q) == (2, 2):
         return torch.dot(flat, flat) * (target.kappa / m.shape[0])
     norms = torch.linalg.vector_norm(m.flatten(1), target.p, dim=1)
-    return norms.pow(target.q).mean() * target.kappa
+    mean: Tensor = norms.pow(target.q).mean()
+    return mean * target.kappa
 
 
 def rescaled(d: Tensor, h: Tensor, e_output: Tensor) -> Tensor:

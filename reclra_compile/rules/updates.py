@@ -16,9 +16,9 @@ from reclra_compile.rules.kernels import Synapses, add_grad
 Factors = tuple[Tensor, Tensor]
 
 
-def kolen_pollack(z_NI: Tensor, c_NJ: Tensor) -> Factors:
-    """E8: ΔE = z eᵀ, the transpose of the forward update between neighbours."""
-    return z_NI, c_NJ
+def kolen_pollack(z_NI: Tensor, c_NJ: Tensor, gamma: float) -> Factors:
+    """E8: ΔE = γ z eᵀ; with γ = 1 the transpose of the forward update between neighbours."""
+    return z_NI, c_NJ if gamma == 1.0 else c_NJ * gamma
 
 
 def lra(d_NI: Tensor, c_NJ: Tensor, gamma: float) -> Factors:
@@ -27,13 +27,15 @@ def lra(d_NI: Tensor, c_NJ: Tensor, gamma: float) -> Factors:
 
 
 def local_readout(
-    synapses: Synapses, bias: nn.Parameter | None, z_NI: Tensor, gradient: Callable[[Tensor], Tensor]
+    synapses: Synapses, bias: nn.Parameter | None, z_NI: Tensor, gradient: Callable[[Tensor], Tensor], gamma: float
 ) -> Factors:
-    """E9: ΔE = z (∂loss/∂r)ᵀ with the read-out r = Eᵀ z + b; `gradient` maps r (N, source) to ∂loss/∂r."""
+    """E9: ΔE = γ z (∂loss/∂r)ᵀ with the read-out r = Eᵀ z + b; `gradient` maps r (N, source) to ∂loss/∂r."""
     readout = synapses.read(z_NI)
     if bias is not None:
         readout += bias
     v = gradient(readout)
+    if gamma != 1.0:
+        v = v * gamma
     if bias is not None and bias.requires_grad:
         add_grad(bias, v.sum(0))
     return z_NI, v
@@ -48,7 +50,8 @@ class GrowthGuard:
         self.limit = torch.where(start > 0, start * limit, torch.inf)
 
     def _norm(self) -> Tensor:
-        return torch.stack([p.detach().norm() for p in self.parameters]).norm()
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([p.detach().norm() for p in self.parameters]))
+        return norm
 
     def __call__(self, v: Tensor) -> Tensor:
         """`v`, or zeros once the synapses have outgrown the limit (no device synchronisation)."""

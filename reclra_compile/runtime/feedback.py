@@ -73,12 +73,12 @@ class _Conv(torch.autograd.Function):
 
 def linear(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor) -> Tensor:
     """F.linear whose input gradient is g B instead of g W; B has W's shape (out, in)."""
-    return _Linear.apply(x, W, b, B)  # type: ignore[no-any-return]
+    return _Linear.apply(x, W, b, B)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def convolution(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, options: tuple[Any, ...]) -> Tensor:
     """A convolution whose input gradient is taken with the filters B instead of W, of W's shape."""
-    return _Conv.apply(x, W, b, B, options)  # type: ignore[no-any-return]
+    return _Conv.apply(x, W, b, B, options)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def conv_options(m: nn.modules.conv._ConvNd) -> tuple[Any, ...] | None:

@@ -90,6 +90,7 @@ class _Linker:
         if target is None or region.name in self.whole:
             piece = whole(self.traced, cut)
         else:
+            self._require_separable(cut)
             piece = body(self.traced, cut)
         trainable = target is not None and target.trainable
         learned = tuple(piece.module.parameters()) if trainable else ()
@@ -113,6 +114,14 @@ class _Linker:
             phi_graph,
             end is not None and (phi_graph or bool(self.heard[region.name]) or root),
         )
+
+    def _require_separable(self, cut: Cut) -> None:
+        if not cut.separable:
+            raise WiringError(
+                Fault("W035", f"region '{cut.name}' has {len(cut.outputs)} outputs that no single value separates from "
+                      "its parameters, so it cannot get a target of its own",
+                      fix="use `kernel: adjoint` with rule gradient for it")  # fmt: skip
+            )
 
     def _install(self, region: Region, piece: Piece) -> tuple[nn.Parameter, ...]:
         """Feedback weights for the region's edge kernels, installed in its graph; those that learn are returned."""

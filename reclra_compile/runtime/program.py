@@ -77,6 +77,12 @@ class Program:
         """The error synapses that learn."""
         return (p for p in self.synapses.parameters() if p.requires_grad)
 
+    def readout_parameters(self) -> Iterator[nn.Parameter]:
+        """The learned synapses that are local read-outs (E9): a part of `synapse_parameters`."""
+        for p in self.plan.pathways:
+            if p.update == "local_readout":
+                yield from self._linked.synapses[p.name].parameters()
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that learns: the model's parameters, then the error synapses."""
         yield from self.model_parameters()

@@ -170,10 +170,13 @@ def _lra_errors(
     """y = φ(h − β d), e from the mismatch z − y (E2–E4)."""
     e, h, z = (linked.slot(n) for n in (f"e.{region.name}", f"h.{region.name}", activity(region)))
     e_root = linked.slot(f"e.{linked.root}")
-    mismatch = rules.mismatch(target, linked.target_phi[region.name], own=target.phi == "same")
+    alone = len(at_z) == 1 and not at_outputs
+    reads_d = any(p.target == region.name and p.update == "lra" for p in linked.plan.pathways)
+    mismatch = rules.mismatch(
+        target, linked.target_phi[region.name], own=target.phi == "same", overwrite=alone and not reads_d
+    )
     direction, factor = rules.direction(target), rules.error_scale(target)
     read, record = f"e.{region.name}" in linked.read_e, linked.track_discrepancy
-    alone = len(at_z) == 1 and not at_outputs
 
     def run(v: Slots) -> None:
         live, scale = v[h], v[0].scale
@@ -238,7 +241,7 @@ FactorsOf = Callable[[Slots], updates.Factors]
 
 def _kolen_pollack(p: Pathway, linked: Linked) -> FactorsOf:
     z, e = linked.slot(activity(linked.regions[p.target])), linked.slot(f"e.{p.source}")
-    return lambda v: updates.kolen_pollack(v[z], v[e].c)
+    return lambda v: updates.kolen_pollack(v[z], v[e].c, p.gamma)
 
 
 def _lra(p: Pathway, linked: Linked) -> FactorsOf:
@@ -263,7 +266,7 @@ def _local_readout(p: Pathway, linked: Linked) -> FactorsOf:
             return torch.softmax(r, 1).sub_(v[0].one_hot).mul_(v[0].scale)
         return loss_and_gradient(lambda x, t: loss_fn(root.head(x), t), r, v[y])[1].flatten(1)
 
-    return lambda v: updates.local_readout(synapses, bias, v[z].flatten(1), lambda r: gradient(r, v))
+    return lambda v: updates.local_readout(synapses, bias, v[z].flatten(1), lambda r: gradient(r, v), p.gamma)
 
 
 def _free(task: Task, linked: Linked) -> Step:

@@ -9,9 +9,11 @@ from reclra_compile.ir import Pathway, Region, Target, Task
 READS_OF_UPDATE: dict[str, tuple[str, ...]] = {
     "kolen_pollack": ("z", "e"),
     "lra": ("d", "e"),
-    "local_readout": ("z", "y"),
+    "local_readout": ("z", "y", "loss"),
 }
-"""What a synapse update reads: z and (total) d of the target, e of the source, labels y."""
+"""What a synapse update reads: z and (total) d of the target, e of the source, labels y, and the loss, with
+which it becomes known whether gradients are divided by the batch size (mean or sum).
+"""
 
 
 def whole_regions(targets: tuple[Target, ...], pathways: tuple[Pathway, ...]) -> frozenset[str]:
@@ -19,8 +21,8 @@ def whole_regions(targets: tuple[Target, ...], pathways: tuple[Pathway, ...]) ->
     edges (or by the loss), and read by no other kernel. Their VJP runs in one piece, φ and tail included.
     """
     split = {name for p in pathways if not p.edge for name in (p.source, p.target)}
-    if any(t.rescale for t in targets):
-        split.add(targets[0].region)  # every rescaled region reads e of the output
+    if any(t.rescale for t in targets):  # every rescaled region reads e of the output, which hears no pathway
+        split |= {t.region for t in targets} - {p.target for p in pathways}
     return frozenset(t.region for t in targets if t.rule == "gradient" and t.region not in split)
 
 
@@ -90,6 +92,7 @@ def _synapses(p: Pathway, target: Region, into: list[Pathway], wave: int) -> Tas
         "e": (f"e.{p.source}",),
         "d": tuple(f"d.{q.name}" for q in into if not q.edge),
         "y": ("y",),
+        "loss": ("loss",),
     }
     reads = tuple(name for k in READS_OF_UPDATE[p.update] for name in value[k])
     return Task("V", p.name, reads, (f"g.{p.name}",), wave, flops=p.update_flops)

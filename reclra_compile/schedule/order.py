@@ -22,15 +22,20 @@ def dependencies(tasks: tuple[Task, ...]) -> nx.DiGraph[int]:
 
 
 def order(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-    """A deterministic topological order: forward first, then wave by wave, each region's update right
-    after its error neurons so that what the forward pass kept for it is freed early.
+    """A deterministic topological order: forward as the model does it, then wave by wave, last region
+    first, each region's update right after its error neurons so that what the forward pass kept for it
+    is freed early. Of the order given, only that of the forward tasks counts: it decides which random
+    numbers (dropout) each region draws.
     """
-    turn = {t.subject: i for i, t in enumerate(tasks) if t.kind == "T"}
+    position = {t.subject: i for i, t in enumerate(t for t in tasks if t.kind == "F")}
+    heard_by = {v: t.subject for t in tasks if t.kind == "T" for v in t.reads}
 
-    def key(i: int) -> tuple[int, int, int, int]:
+    def key(i: int) -> tuple[int, int, int, str]:
         task = tasks[i]
-        region = task.subject.rpartition("->")[2] if task.kind in "DV" else task.subject
-        return (task.wave, turn.get(region, i) if task.kind in "DTUV" else i, _RANK[task.kind], i)
+        if task.kind == "F":
+            return (task.wave, position[task.subject], 0, "")
+        region = heard_by.get(f"d.{task.subject}", task.subject) if task.kind in "DV" else task.subject
+        return (task.wave, -position.get(region, 0), _RANK[task.kind], task.subject)
 
     return tuple(tasks[i] for i in nx.lexicographical_topological_sort(dependencies(tasks), key=key))
 

@@ -11,18 +11,16 @@ def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, 
     by_name = {r.name: r for r in regions}
     root = resolved.waves[0][0]
     chained = {p.target for p in resolved.pathways if p.source != root}
-    found: list[str] = []
+    found = list(resolved.notes)
     tiny = [t.region for t in resolved.targets if t.rule == "lra" and t.beta < 1e-4]
     if tiny:
+        smallest = min(t.beta for t in resolved.targets if t.rule == "lra")
         found.append(
-            f"β = {min(t.beta for t in resolved.targets if t.rule == 'lra'):g} on {_some(tiny)}: z − φ(h − βd) cancels "
+            f"β = {smallest:g} on {_some(tiny)}: z − φ(h − βd) cancels "
             "in float32; use β ≥ 1e-3, or the rule `gradient`, which is its limit"
         )
-    flat = [
-        t.region
-        for t in resolved.targets
-        if t.region != root and _phi(t.phi, by_name[t.region].phi) == "sign" and (t.rule == "gradient" or t.region in chained)
-    ]
+    signs = [t for t in resolved.targets if t.region != root and _phi(t.phi, by_name[t.region].phi) == "sign"]
+    flat = [t.region for t in signs if t.rule == "gradient" or t.region in chained]
     if flat:
         found.append(
             f"sign units on {_some(flat)}: a small β d never flips a unit and φ' is zero, so little or no error "

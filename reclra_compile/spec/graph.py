@@ -29,16 +29,27 @@ class RegionGraph:
     def learned_consumers(self, name: str) -> list[str]:
         """The first regions with parameters (or the output) on each way downstream from `name`."""
         found: set[str] = set()
+        seen: set[str] = set()
         stack = self.consumers(name)
         while stack:
             n = stack.pop()
+            if n in seen:
+                continue
+            seen.add(n)
             if self.regions[n].parameters or n == self.output:
                 found.add(n)
             else:
                 stack.extend(self.consumers(n))
         return sorted(found, key=self.position.__getitem__)
 
-    def downstream(self, name: str) -> list[str]:
-        """Every region below `name` on the way to the output, nearest first."""
-        distance = nx.single_source_shortest_path_length(self.forward, name)
-        return sorted((n for n in distance if n != name), key=lambda n: (distance[n], self.position[n]))
+    def nearest_downstream(self, name: str, among: frozenset[str]) -> list[str]:
+        """The region of `among` that is fewest edges below `name`, first in the model's order; [] if none is."""
+        generation = {name}
+        seen = {name}
+        while generation:
+            found = (generation & among) - {name}
+            if found:
+                return [min(found, key=self.position.__getitem__)]
+            generation = {s for n in generation for s in self.forward.successors(n)} - seen
+            seen |= generation
+        return []

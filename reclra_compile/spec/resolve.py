@@ -6,21 +6,22 @@ each region that learns hears an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from reclra_compile.errors import Fault, WiringError
-from reclra_compile.ir import EDGE_KERNELS, OUTPUT, Pathway, Region, Target, Training
-from reclra_compile.rules.catalogue import UPDATES_OF
+from reclra_compile.errors import WiringError
+from reclra_compile.ir import Pathway, Target, Training
+from reclra_compile.spec.collect import Faults
 from reclra_compile.spec.graph import RegionGraph
 from reclra_compile.spec.load import Loaded
-from reclra_compile.spec.schema import Init, Kernel, PathwaySpec, Selector, TargetSpec, Update
-from reclra_compile.spec.select import SelectionError, select
+from reclra_compile.spec.schema import PathwaySpec, Selector, TargetSpec
+from reclra_compile.spec.select import RELATIVE, select
+from reclra_compile.spec.synapses import Maker
 
 CODES = {
-    "W020": "a selector names a region that the model does not have",
+    "W020": "a selector names a region, layer or activation that does not exist",
     "W021": "a selector selects no region",
     "W022": "the output region is targeted; its error comes from the loss",
     "W023": "the error pathways form a cycle",
@@ -33,174 +34,158 @@ CODES = {
     "W030": "a dense matrix would be larger than synapses.max_entries",
     "W031": "init transpose needs one Linear layer between the two regions",
     "W032": "a region's first dimension is not the batch",
+    "W034": "the edge pathways that leave a region are of two kinds",
 }
+
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """The error graph: per-region targets, pathways, waves, and the training settings that go with it."""
+    """The error graph: per-region targets, pathways, waves, and the training settings that go with it.
+
+    `notes` are sentences about parts of the wiring that have no effect on this model.
+    """
 
     targets: tuple[Target, ...]
     pathways: tuple[Pathway, ...]
     waves: tuple[tuple[str, ...], ...]
     training: Training
+    notes: tuple[str, ...] = ()
 
 
 def resolve(loaded: Loaded, graph: RegionGraph, batch: int) -> Resolved:
-    """Wire `graph` as `loaded` says; raises WiringError with every fault (W020–W032)."""
+    """Wire `graph` as `loaded` says; raises WiringError with every fault (W020–W034)."""
     return _Resolver(loaded, graph, batch).run()
 
 
 class _Resolver:
     def __init__(self, loaded: Loaded, graph: RegionGraph, batch: int) -> None:
         self.loaded, self.wiring, self.graph, self.batch = loaded, loaded.wiring, graph, batch
-        self.faults: list[Fault] = []
-        self.pathways: dict[tuple[str, str], Pathway] = {}
-        self.entry: dict[tuple[str, str], int] = {}
+        self.faults = Faults(loaded)
+        self.notes: list[str] = []
+        self.pathways: dict[Pair, Pathway] = {}
+        self.entry: dict[Pair, int] = {}
+        self.edges: dict[str, list[Pathway]] = {}
+        self.complete = True  # false once an entry could not be followed: what its pathways reach is then unknown
 
     def run(self) -> Resolved:
         for k, spec in enumerate(self.wiring.pathways):
             self._entry(k, spec)
-        frozen = set(self._select(self.wiring.frozen, tuple(self.graph.regions), "frozen"))
+        frozen = set(self._select(self.wiring.frozen, self.graph.regions, "frozen") if self.wiring.frozen else ())
         targets = self._targets(frozen)
-        waves = self._waves(frozen)
-        if self.faults:
-            raise WiringError(self.faults)
+        errors: nx.DiGraph[str] = nx.DiGraph()
+        errors.add_node(self.graph.output)
+        errors.add_edges_from(self.pathways)
+        self._check_cycles(errors)
+        if self.complete:
+            self._check_sources(errors)
+            self._check_silent(errors, frozen)
+        if faults := self.faults.sorted():
+            raise WiringError(faults)
+        waves = self._waves(errors)
         order = {n: i for i, n in enumerate(n for wave in waves for n in wave)}
         pathways = sorted(self.pathways.values(), key=lambda p: (order[p.target], order[p.source]))
-        reached = tuple(targets[n] for wave in waves for n in wave)
-        return Resolved(reached, tuple(pathways), waves, self._training())
-
-    def _fault(self, code: str, message: str, *path: str | int, fix: str = "") -> None:
-        self.faults.append(Fault(code, message, self.loaded.where(*path), fix))
+        reached = tuple(targets[n] for n in order)
+        return Resolved(reached, tuple(pathways), waves, self._training(), tuple(self.notes))
 
     def _select(
-        self, selector: Selector | None, universe: Iterable[str], *path: str | int, taken: Iterable[str] = ()
+        self, selector: Selector, universe: Collection[str], *path: str | int, taken: Collection[str] | None = None
     ) -> list[str]:
-        if selector is None:
-            return []
-        try:
-            return select(selector, self.graph, tuple(universe), tuple(taken))
-        except SelectionError as error:
-            if not (error.code == "W021" and path[0] == "overrides"):  # an exception that matches nothing is harmless
-                self._fault(error.code, str(error), *path, fix=error.fix)
-            return []
+        skip = RELATIVE if path[-1] == "from" else ()
+        selected = select(selector, self.graph, universe, taken, skip)
+        for p in selected.problems:
+            if p.harmless and path[0] == "overrides":
+                continue  # exceptions for what this model does not have
+            if p.harmless and path[-1] == "to" and selector.every:
+                self.notes.append(f"entry {int(path[1]) + 1} of the pathways has no effect: {p.message}")
+                continue
+            self.complete = self.complete and path[0] != "pathways"
+            self.faults.add(p.code, p.message, *path, *p.at, fix=p.fix)
+        return selected.regions
 
     # Pathways
 
     def _entry(self, k: int, spec: PathwaySpec) -> None:
-        kernel = spec.kernel or self.wiring.synapses.kernel
-        edge = kernel.name in EDGE_KERNELS
-        universe = [n for n, r in self.graph.regions.items() if n != self.graph.output and (edge or r.parameters)]
-        taken = [p.target for p in self.pathways.values()]
+        maker = Maker(self.wiring, self.graph, self.faults, self.batch, k)
+        output = self.graph.output
+        universe = [n for n, r in self.graph.regions.items() if n != output and (maker.edge or r.parameters)]
+        taken = frozenset(p.target for p in self.pathways.values())
         chosen = self._select(spec.to, universe, "pathways", k, "to", taken=taken)
-        if self.graph.output in chosen:
-            self._fault("W022", f"'{self.graph.output}' is the output region: its error comes from the loss",
-                        "pathways", k, "to", fix="leave it out of 'to'")  # fmt: skip
+        if output in chosen:
+            self.faults.add("W022", f"'{output}' is the output region: its error comes from the loss",
+                            "pathways", k, "to", fix="leave it out of 'to'")  # fmt: skip
+        sources_of = self._sources(k, spec.source, maker.edge, taken)
         for target in chosen:
-            if target != self.graph.output:
-                for source in self._sources(k, spec.source, target, edge, taken):
-                    self._pathway(k, spec, kernel, source, target)
+            for source in sources_of(target) if target != output else ():
+                self._pathway(maker, source, target)
 
-    def _sources(self, k: int, selector: Selector, target: str, edge: bool, taken: list[str]) -> list[str]:
-        readers = self.graph.consumers(target) if edge else self.graph.learned_consumers(target)
-        word = selector.names[0] if selector.names and len(selector.names) == 1 else ""
-        if word == "next":
-            return readers[:1]
-        if word == "consumers":
-            return readers
-        if word == "relay":
-            return [next(n for n in self.graph.downstream(target) if n in taken or n == self.graph.output)]
-        if word == OUTPUT:
-            return [self.graph.output]
-        before = len(self.faults)
-        found = self._select(selector, self.graph.regions, "pathways", k, "from")
-        self.faults[before:] = [f for f in self.faults[before:] if f not in self.faults[:before]]
-        return found
+    def _sources(
+        self, k: int, selector: Selector, edge: bool, taken: frozenset[str]
+    ) -> Callable[[str], Collection[str]]:
+        """The function from a target to the regions it hears."""
+        fixed = self._select(selector, self.graph.regions, "pathways", k, "from")
+        words = [w for w in selector.names or () if w in RELATIVE]
+        readers = self.graph.consumers if edge else self.graph.learned_consumers
+        relays = taken | {self.graph.output}
 
-    def _pathway(self, k: int, spec: PathwaySpec, kernel: Kernel, source: str, target: str) -> None:
+        def sources(target: str) -> Collection[str]:
+            found = [*fixed]
+            for word in words:
+                if word == "relay":
+                    found += self.graph.nearest_downstream(target, relays)
+                else:
+                    found += readers(target)[: 1 if word == "next" else None]
+            return dict.fromkeys(found)
+
+        return sources
+
+    def _pathway(self, maker: Maker, source: str, target: str) -> None:
         pair = (source, target)
         if pair in self.pathways:
             first = self.loaded.where("pathways", self.entry[pair])
-            self._fault("W024", f"'{source}' → '{target}' is wired twice (also at {first})", "pathways", k,
-                        fix="keep one of the two; 'rest' skips regions that are already targeted")  # fmt: skip
+            self.faults.add("W024", f"'{source}' → '{target}' is wired twice; the first time at {first}", "pathways",
+                            maker.k, fix="keep one of the two; 'to: rest' skips what is targeted above")  # fmt: skip
             return
-        if kernel.name in EDGE_KERNELS and source not in self.graph.consumers(target):
-            self._fault("W025", f"kernel {kernel.name} needs '{source}' to read the output of '{target}'",
-                        "pathways", k, fix="use `from: consumers`, or a dense kernel")  # fmt: skip
+        made = maker.make(source, target, self.edges.get(source, []))
+        if made is None:
+            self.complete = False
             return
-        a, b = self.graph.regions[target], self.graph.regions[source]
-        if kernel.name not in EDGE_KERNELS:
-            for region in (a, b):
-                if not region.batched:
-                    self._fault("W032", f"the first dimension of '{region.name}' is not the batch", "pathways", k,
-                                fix="use `kernel: adjoint` there")  # fmt: skip
-        kernel, reason = self._kernel(k, kernel, a, b)
-        update = self._update(k, spec.update or self.wiring.synapses.update, kernel, source)
-        init = self._init(k, spec.init or self.wiring.synapses.init, kernel, a, b)
-        self.entry[pair] = k
-        self.pathways[pair] = _costed(
-            Pathway(
-                name=f"{source}->{target}",
-                source=source,
-                target=target,
-                kernel=kernel.name,
-                update=update.name,
-                init=init.name,
-                scale=init.scale,
-                gamma=update.gamma,
-                growth_limit=update.growth_limit if update.name == "lra" else 0.0,
-                rank=kernel.rank,
-                reason=reason,
-            ),
-            a,
-            b,
-            self.batch,
-            first=not any(s == source and p.edge for (s, _), p in self.pathways.items()),
-        )
+        self.pathways[pair], self.entry[pair] = made, maker.k
+        if made.edge:
+            self.edges.setdefault(source, []).append(made)
 
-    def _kernel(self, k: int, kernel: Kernel, a: Region, b: Region) -> tuple[Kernel, str]:
-        entries, limit = a.size * b.size, self.wiring.synapses.max_entries
-        if kernel.name == "dense" and entries > limit:
-            self._fault("W030", f"a dense matrix '{b.name}' → '{a.name}' has {entries:,} entries, more than {limit:,}",
-                        "pathways", k, "kernel",
-                        fix="use {low_rank: 32}, or raise synapses.max_entries")  # fmt: skip
-        if kernel.name != "auto":
-            return kernel, ""
-        if entries <= limit:
-            return Kernel(name="dense"), ""
-        rank = max(1, min(64, limit // (a.size + b.size)))
-        return Kernel(name="low_rank", rank=rank), f"dense would have {entries:,} entries, more than {limit:,}"
+    # Checks of the whole
 
-    def _update(self, k: int, update: Update, kernel: Kernel, source: str) -> Update:
-        allowed = UPDATES_OF[kernel.name]
-        if update.name == "auto":
-            name = "local_readout" if "local_readout" in allowed and source == self.graph.output else allowed[0]
-            return update.model_copy(update={"name": name})
-        if update.name not in allowed:
-            self._fault("W028", f"kernel {kernel.name} cannot have update '{update.name}'", "pathways", k,
-                        fix=f"updates of {kernel.name}: {', '.join(allowed)}")  # fmt: skip
-        if update.name == "local_readout" and source != self.graph.output:
-            self._fault("W029", f"local_readout on '{source}': only the output's error comes with the labels",
-                        "pathways", k, fix="use kolen_pollack between inner regions")  # fmt: skip
-        return update
+    def _check_cycles(self, errors: nx.DiGraph[str]) -> None:
+        try:
+            cycle = [(u, v) for u, v, *_ in nx.find_cycle(errors)]
+        except nx.NetworkXNoCycle:
+            return
+        k = max(self.entry[edge] for edge in cycle)
+        names = [u for u, _ in cycle]
+        if len(names) == 1:
+            self.faults.add("W023", f"'{names[0]}' hears itself", "pathways", k,
+                            fix=f"leave '{names[0]}' out of 'from' or out of 'to'")  # fmt: skip
+        else:
+            self.faults.add("W023", "the pathways form a cycle: " + " → ".join([*names, names[0]]), "pathways", k,
+                            fix="leave one of these pathways out; every chain has to start at the output")  # fmt: skip
 
-    def _init(self, k: int, init: Init, kernel: Kernel, a: Region, b: Region) -> Init:
-        if kernel.name in EDGE_KERNELS and kernel.name != "mirror":
-            return Init(name="auto").model_copy(update={"name": "none"})
-        if init.name == "auto":
-            if kernel.name == "mirror":
-                return Init(name="glorot")
-            return Init(name="normal", scale=0.001) if b.name == self.graph.output else Init(name="fan_in")
-        plain = b.op == "Linear" and b.weight_count == a.size * b.size
-        if init.name == "transpose" and not (
-            plain and kernel.name == "dense" and b.name in self.graph.consumers(a.name)
-        ):
-            self._fault("W031", f"init transpose: '{b.name}' is not one Linear layer that reads '{a.name}'",
-                        "pathways", k, fix="use fan_in or glorot")  # fmt: skip
-        return init
+    def _check_sources(self, errors: nx.DiGraph[str]) -> None:
+        for (source, target), k in self.entry.items():
+            if source != self.graph.output and not errors.in_degree(source):
+                self.faults.add("W026", f"'{target}' hears '{source}', which hears no error itself",
+                                "pathways", k, "from", fix=f"add {{from: output, to: {source}}}")  # fmt: skip
 
-    # Targets and waves
+    def _check_silent(self, errors: nx.DiGraph[str], frozen: set[str]) -> None:
+        heard = set(errors) | frozen
+        silent = [f"'{n}'" for n, r in self.graph.regions.items() if r.parameters and n not in heard]
+        if silent:
+            shown = ", ".join(silent[:6]) + (f" and {len(silent) - 6} more" if len(silent) > 6 else "")
+            self.faults.add("W027", f"no error reaches {shown}", "pathways",
+                            fix="add {from: next, to: rest}, or list what shall not learn under `frozen:`")  # fmt: skip
+
+    # Results
 
     def _targets(self, frozen: set[str]) -> dict[str, Target]:
         base = _apply(Target(region="", rule="lra"), self.wiring.target)
@@ -208,41 +193,17 @@ class _Resolver:
         for k, override in enumerate(self.wiring.overrides):
             for name in self._select(override.regions, self.graph.regions, "overrides", k, "regions"):
                 targets[name] = _apply(targets[name], override.target)
-        targets[self.graph.output] = Target(region=self.graph.output, rule="gradient")
+        output = targets[self.graph.output]
+        targets[self.graph.output] = Target(region=output.region, rule="gradient", kappa=output.kappa)
         return {
             n: replace(t, trainable=bool(self.graph.regions[n].parameters) and n not in frozen)
             for n, t in targets.items()
         }
 
-    def _waves(self, frozen: set[str]) -> tuple[tuple[str, ...], ...]:
-        errors: nx.DiGraph[str] = nx.DiGraph()
-        errors.add_node(self.graph.output)
-        errors.add_edges_from(self.pathways)
-        try:
-            cycle = [u for u, _ in nx.find_cycle(errors)]
-        except nx.NetworkXNoCycle:
-            cycle = []
-        if cycle:
-            self._fault("W023", "the pathways form a cycle: " + " → ".join([*cycle, cycle[0]]), "pathways",
-                        fix="every chain of pathways has to start at the output")  # fmt: skip
-            return ()
-        reached = {self.graph.output} | nx.descendants(errors, self.graph.output)
-        for (source, target), k in self.entry.items():
-            if source not in reached:
-                self._fault("W026", f"'{target}' hears '{source}', which hears no error itself", "pathways", k,
-                            fix=f"add a pathway to '{source}'")  # fmt: skip
-        silent = [
-            n for n, r in self.graph.regions.items() if r.parameters and n not in set(errors) and n not in frozen
-        ]
-        if silent:
-            shown = ", ".join(f"'{n}'" for n in silent[:6]) + (f" and {len(silent) - 6} more" if len(silent) > 6 else "")
-            self._fault("W027", f"no error reaches {shown}", "pathways",
-                        fix="add `{from: next, to: rest}`, or list them under `frozen:`")  # fmt: skip
+    def _waves(self, errors: nx.DiGraph[str]) -> tuple[tuple[str, ...], ...]:
+        """Generations of the error graph, the region nearest to the output first in each."""
         last_first = {n: -i for n, i in self.graph.position.items()}
-        return tuple(
-            tuple(sorted((n for n in wave if n in reached), key=last_first.__getitem__))
-            for wave in nx.topological_generations(errors)
-        )
+        return tuple(tuple(sorted(wave, key=last_first.__getitem__)) for wave in nx.topological_generations(errors))
 
     def _training(self) -> Training:
         section = self.wiring.training
@@ -257,15 +218,3 @@ class _Resolver:
 
 def _apply(target: Target, spec: TargetSpec) -> Target:
     return replace(target, **spec.model_dump(exclude_none=True))
-
-
-def _costed(p: Pathway, a: Region, b: Region, batch: int, first: bool) -> Pathway:
-    """The pathway with its stored entries and FLOPs; an edge's VJP is counted on the source's first edge."""
-    if p.kernel in EDGE_KERNELS:
-        stored = b.weight_count if p.kernel == "mirror" and first else 0
-        return replace(p, synapses=stored, flops=b.input_flops if first else 0)
-    entries = p.rank * (a.size + b.size) if p.kernel == "low_rank" else a.size * b.size
-    once = 2 * batch * entries
-    times = {"fixed": 0, "local_readout": 2}.get(p.update, 1)
-    bias = b.size if p.update == "local_readout" else 0
-    return replace(p, synapses=entries + bias, flops=once, update_flops=times * once)

@@ -252,6 +252,9 @@ class TrainingSpec(Strict):
     lr: Positive | None = None
     weight_decay: NotNegative | None = None
     schedule: Literal["constant", "linear", "cosine"] | None = None
+    warmup: NotNegative | None = Field(default=None, lt=1, description="share of the run over which the rate rises")
+    readout_rate: Positive | None = Field(default=None, description="factor on the rate of local read-outs")
+    beta2: NotNegative | None = Field(default=None, lt=1, description="decay of Adam's second moments")
     batch_size: Count | None = None
     epochs: Count | None = None
     clip: NotNegative | None = Field(default=None, description="largest gradient norm; 0 is off")

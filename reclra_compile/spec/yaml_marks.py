@@ -187,10 +187,11 @@ class _Builder:
                 message = f"the key {_clip(repr(key))} is given twice; the first is on line {first[key].line}"
                 self.document.faults.append(Fault("W008", message, where, "keep one of the two"))
                 continue
-            first[key] = self.document.keys[(*path, key)] = where
+            inner = (*path, key)
+            first[key] = self.document.keys[inner] = where
             empty = value_node.start_mark.index == value_node.end_mark.index
             place = where if empty else _start(value_node, self.file)
-            yield key, self.value(value_node, (*path, key), place)
+            yield key, self.value(value_node, inner, place)
 
     def key(self, node: yaml.Node, path: KeyPath, where: Location) -> str | None:
         """The text of a key; None, with a fault, where it has to be something else."""

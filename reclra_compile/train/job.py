@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from reclra_compile.compiler import WiringSource, compile
-from reclra_compile.data.sets import DataSet
-from reclra_compile.errors import DataError, Fault, TrainingError
-from reclra_compile.files import write_text
-from reclra_compile.frontend.load_model import Loaded, load_model
+from reclra_compile.data.sets import DataSet, Part
+from reclra_compile.errors import DataError, Fault, Location, TrainingError
+from reclra_compile.files import make_folder, write_text
+from reclra_compile.frontend.load_model import load_model
 from reclra_compile.ir import Plan, Training
 from reclra_compile.train import checkpoint
+from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.loop import Epoch, Run, Split, with_flags
-
-OnEpoch = Callable[["Member", Epoch], None]
-OnStep = Callable[["Member", Run], None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,19 @@ class Result:
         return float("nan") if last is None else last
 
 
+class Watcher(Protocol):
+    """Who hears of a job's progress."""
+
+    def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
+        """A run begins, or goes on after the epochs of `history`."""
+
+    def step(self, member: Member, run: Run) -> None:
+        """One optimizer step is done."""
+
+    def epoch(self, member: Member, run: Run, epoch: Epoch) -> None:
+        """One epoch is done and saved."""
+
+
 @dataclass(frozen=True)
 class Job:
     """The model, the data and the flags that all runs share."""
@@ -60,64 +72,86 @@ class Job:
     resume: bool = False
     device: str = "cpu"
 
-    def run(self, member: Member, on_epoch: OnEpoch, on_step: OnStep | None = None) -> Result:
+    def run(self, member: Member, watcher: Watcher) -> Result:
         """Train one member from fresh weights drawn with its seed; saves after every epoch."""
         torch.manual_seed(member.seed)
         loaded = load_model(self.model)
         loaded.model.to(self.device)
         inputs = tuple(x.to(self.device) for x in loaded.inputs)
-        program = compile(loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed)
+        with loaded.blamed():
+            program = compile(loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed)
         settings = with_flags(program.plan.training, **self.flags)
-        train, valid, test = (self._split(loaded, part) for part in ("train", "valid", "test"))
-        self._check_classes(program.plan)
+        shape = tuple(inputs[0].shape[1:])
+        train, valid, test = (self._split(shape, part) for part in ("train", "valid", "test"))
         run = Run(program, train, settings, valid=valid, test=test, seed=member.seed)
-        if on_step is not None:
-            run.on_step = lambda epoch, k: on_step(member, run)
         history = self._start(member, run)
+        watcher.start(member, run, history)
+        run.on_step = lambda epoch, k: watcher.step(member, run)
         try:
             for epoch in run:
                 history.append(epoch)
                 self._keep(member, run, history)
-                on_epoch(member, epoch)
+                watcher.epoch(member, run, epoch)
         except TrainingError as error:
-            raise self._with_checkpoint(error, member, history) from error
+            raise self._named(error, member, history) from error
         return Result(member, program.plan, settings, tuple(history))
 
-    def _split(self, loaded: Loaded, part: str) -> Split:
-        x, y = self.data.as_tensors(part, tuple(loaded.inputs[0].shape[1:]))  # type: ignore[arg-type]
-        return x.to(self.device), y.to(self.device)
-
-    def _check_classes(self, plan: Plan) -> None:
+    def fits(self, plan: Plan) -> None:
+        """Raise DataError (D010, D020, D021) where the data does not fit the model of a plan."""
         if len(plan.inputs) != 1:
             raise DataError(
                 Fault("D020", f"the model takes {len(plan.inputs)} inputs; the data sets have one",
-                      fix="train it in your own loop with rc.compile(…).step(*inputs, target)")  # fmt: skip
+                      fix="train it in your own loop with rc.compile(…).step(*inputs, target)")
             )
+        one = replace(self.data, x_train=self.data.x_train[:1], y_train=self.data.y_train[:1])
+        one.as_tensors("train", plan.inputs[0][1])
         shape = next(r.shape for r in plan.regions if plan.output in r.outputs)
         if len(shape) != 1 or shape[0] < self.data.classes:
             raise DataError(
                 Fault("D021", f"the model's output is {shape} per sample; {self.data.name} has "
-                      f"{self.data.classes} classes", fix=f"end the model in {self.data.classes} logits")  # fmt: skip
+                      f"{self.data.classes} classes", fix=f"end the model in {self.data.classes} logits")
             )
+
+    def may_start(self, members: Iterable[Member]) -> None:
+        """Raise TrainingError (T024) where a fresh run would replace the checkpoint of an earlier one."""
+        saved = [checkpoint_of(m.folder) for m in members if m.folder is not None and checkpoint_of(m.folder).exists()]
+        if saved and not self.resume:
+            more = f", and {len(saved) - 1} more" if len(saved) > 1 else ""
+            raise TrainingError(
+                Fault("T024", f"an earlier run has left its checkpoint here{more}", Location(str(saved[0])),
+                      "go on with --resume, or name another --run-dir")
+            )
+
+    def _split(self, shape: tuple[int, ...], part: Part) -> Split:
+        x, y = self.data.as_tensors(part, shape)
+        return x.to(self.device), y.to(self.device)
+
+    def _facts(self, member: Member) -> checkpoint.Facts:
+        """What a resumed run has to share with the run before, beside plan and settings."""
+        return {"data": self.data.name, "training images": len(self.data.x_train),
+                "validation images": len(self.data.x_valid), "seed": member.seed}  # fmt: skip
 
     def _start(self, member: Member, run: Run) -> list[Epoch]:
         if member.folder is None:
             return []
-        member.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(member.folder)
+        saved = checkpoint_of(member.folder)
+        history = checkpoint.resume(saved, run, self._facts(member)) if self.resume and saved.exists() else []
         write_text(member.folder / "plan.txt", str(run.program.plan))
-        saved = member.folder / "checkpoint.pt"
-        return checkpoint.resume(saved, run) if self.resume and saved.exists() else []
+        return history
 
     def _keep(self, member: Member, run: Run, history: list[Epoch]) -> None:
         if member.folder is not None:
             write_text(member.folder / "log.jsonl", "".join(json.dumps(e.as_json()) + "\n" for e in history))
-            checkpoint.save(member.folder / "checkpoint.pt", run, history)
+            checkpoint.save(checkpoint_of(member.folder), run, history, self._facts(member))
 
-    def _with_checkpoint(self, error: TrainingError, member: Member, history: list[Epoch]) -> TrainingError:
-        if member.folder is None or not history:
-            return error
-        kept = f"the weights after epoch {history[-1].epoch} are kept in {member.folder / 'checkpoint.pt'}"
-        return TrainingError(replace(f, fix=f"{f.fix}; {kept}") for f in error.faults)
+    def _named(self, error: TrainingError, member: Member, history: list[Epoch]) -> TrainingError:
+        """The error with the run it belongs to, and with what is kept of it."""
+        kept = ""
+        if member.folder is not None and history:
+            kept = f"; the weights after epoch {history[-1].epoch} are kept in {checkpoint_of(member.folder)}"
+        run = f"{member.label}, seed {member.seed}"
+        return TrainingError(replace(f, message=f"{run}: {f.message}", fix=f"{f.fix}{kept}") for f in error.faults)
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from reclra_compile.errors import Fault, Location, UserError
+from reclra_compile.files import write_atomically
 from reclra_compile.ir import Plan
 from reclra_compile.view.dot import to_dot
 from reclra_compile.view.html import to_html
@@ -39,26 +38,5 @@ def write_picture(plan: Plan, path: str | os.PathLike[str]) -> None:
                   fix=f"end the name in one of {', '.join(_WRITERS)}")
         )  # fmt: skip
     content = writer(plan)
-    try:
-        _replace(file, content.encode("utf-8") if isinstance(content, str) else content)
-    except OSError as e:
-        raise UserError(
-            Fault("V004", f"cannot write the picture: {e.strerror or e}", Location(str(file)),
-                  fix="name a file in a directory that exists and that you may write to")
-        ) from None  # fmt: skip
-
-
-def _replace(file: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{file.name[:40]}.", suffix=".part", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-        # mkstemp makes private files; a picture gets what the umask allows, as open() would give
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, file)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    write_atomically(file, lambda f: f.write(data), code="V004")

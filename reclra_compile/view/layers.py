@@ -18,7 +18,10 @@ def layered(nodes: int, links: Sequence[Link]) -> tuple[list[int], list[float]]:
         after[a].append(b)
         before[b].append(a)
     columns = [0] * nodes
-    for k, generation in enumerate(nx.topological_generations(nx.DiGraph(after))):
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(nodes))
+    graph.add_edges_from(links)
+    for k, generation in enumerate(nx.topological_generations(graph)):
         for node in generation:
             columns[node] = k
     for node in range(nodes):

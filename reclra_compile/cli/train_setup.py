@@ -1,0 +1,143 @@
+"""What a `train` command line asks for: everything is checked before anything is trained."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reclra_compile.cli.errors import Faults
+from reclra_compile.compiler import compile, plan_for
+from reclra_compile.data.sets import load
+from reclra_compile.errors import Fault, Location, PlanError, TrainingError
+from reclra_compile.frontend.load_model import Loaded, load_model
+from reclra_compile.ir import Plan
+from reclra_compile.spec.load import load_wiring
+from reclra_compile.train.checkpoint import checkpoint_of
+from reclra_compile.train.job import Job, Member
+from reclra_compile.train.loop import with_flags
+
+SETTINGS = ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "clip")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A job, its runs in order, and the plan of each wiring by label."""
+
+    job: Job
+    members: tuple[Member, ...]
+    plans: dict[str, Plan]
+
+
+def set_up(options: dict[str, Any]) -> Setup:
+    """The job that the options describe; raises ReclraError with every fault that can be found beforehand."""
+    faults = Faults()
+    with faults.collected():
+        data = load(options["data"], options["data_dir"], validation=options["validation"])
+    with faults.collected():
+        check_device(options["device"])
+    members: tuple[Member, ...] = ()
+    with faults.collected():
+        members = _members(options)
+    for wiring in dict.fromkeys(m.wiring for m in members if m.wiring):
+        with faults.collected():
+            load_wiring(wiring)
+    with faults.collected():
+        loaded = load_model(options["model"])
+    faults.report()
+    flags = {name: options[name] for name in SETTINGS}
+    job = Job(options["model"], data, flags, options["resume"], options["device"])
+    plans: dict[str, Plan] = {}
+    for member in {m.label: m for m in members}.values():
+        with faults.collected():
+            plans[member.label] = _plan(member, loaded, options["plan"])
+    with faults.collected():
+        for plan in list(plans.values())[:1]:
+            job.fits(plan)
+    with faults.collected():
+        job.may_start(members)
+    with faults.collected():
+        _check_resume(options, members)
+    faults.report()
+    return Setup(_same_budget(job, plans[members[0].label]), members, plans)
+
+
+def _plan(member: Member, loaded: Loaded, file: str | None) -> Plan:
+    if member.plan is None:
+        with loaded.blamed():
+            return plan_for(loaded.model, loaded.inputs, member.wiring or "depth2")
+    try:
+        return compile(loaded.model, loaded.inputs, plan=member.plan).plan
+    except PlanError as error:
+        where = Location(str(file))
+        raise PlanError(replace(f, where=f.where or where) for f in error.faults) from error
+
+
+def _same_budget(job: Job, first: Plan) -> Job:
+    """All runs get the first wiring's epochs and batch size, so that they see the same data."""
+    settings = with_flags(first.training, **job.flags)
+    return replace(job, flags={**job.flags, "epochs": settings.epochs, "batch_size": settings.batch_size})
+
+
+def _check_resume(options: dict[str, Any], members: tuple[Member, ...]) -> None:
+    if not options["resume"]:
+        return
+    if not options["run_dir"]:
+        raise TrainingError(Fault("T022", "--resume needs --run-dir", fix="say where the checkpoints are"))
+    places = [checkpoint_of(m.folder) for m in members if m.folder]
+    if not any(place.exists() for place in places):
+        raise TrainingError(
+            Fault("T020", "there is no checkpoint to resume", Location(str(places[0])),
+                  "run without --resume, or name the --run-dir and wiring of an earlier run")
+        )
+
+
+def _members(options: dict[str, Any]) -> tuple[Member, ...]:
+    """One run per wiring and seed; runs with the same label differ in their seed only."""
+    plan = _read_plan(options["plan"], options["wiring"]) if options["plan"] else None
+    first = None if plan else options["wiring"] or "depth2"
+    wirings = [(plan.name if plan else Path(str(first)).stem, first, plan)]
+    wirings += [(Path(w).stem, w, None) for w in options["compare"]]
+    names = [name for name, _, _ in wirings]
+    members = []
+    for k, (name, wiring, given) in enumerate(wirings):
+        label = name if names.count(name) == 1 else f"{name}#{k + 1}"
+        for seed in range(options["seed"], options["seed"] + options["seeds"]):
+            members.append(Member(label, wiring, given, seed, _folder(options["run_dir"], label, seed)))
+    return tuple(members)
+
+
+def _folder(run_dir: str | None, label: str, seed: int) -> Path | None:
+    # a plan's name is free text, and must not lead out of the folder
+    return Path(run_dir) / re.sub(r"[^\w.#+-]|^\.+", "_", label) / f"seed{seed}" if run_dir else None
+
+
+def _read_plan(file: str, wiring: str | None) -> Plan:
+    if wiring:
+        raise PlanError(Fault("P012", "--wiring and --plan exclude each other", fix="give one of them"))
+    try:
+        return Plan.parse(Path(file).read_text(encoding="utf-8"), file)
+    except UnicodeDecodeError as error:
+        raise PlanError(
+            Fault("P013", "this is not a plan: it is not text", Location(file), "make one with --out PLAN")
+        ) from error
+    except OSError as error:
+        raise PlanError(
+            Fault("P013", f"the plan cannot be read: {error.strerror or error}", Location(file),
+                  "write one with `reclra-compile MODEL --out PLAN`")
+        ) from error
+
+
+def check_device(name: str) -> None:
+    """Raise TrainingError (T023) where torch cannot make a tensor on the device and read it back."""
+    try:
+        float(torch.zeros((), device=name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        reason = "torch has none of this name" if reason.startswith(("Expected one of", "Invalid device")) else reason
+        raise TrainingError(
+            Fault("T023", f"device '{name}' cannot be used: {reason}", fix="use --device cpu")
+        ) from error

@@ -1,0 +1,1 @@
+# argument: package.net:net

@@ -1,0 +1,1 @@
+# argument: control_flo

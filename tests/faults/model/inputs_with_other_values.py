@@ -1,0 +1,8 @@
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def example_inputs():
+    return torch.zeros(2, 4), 0.5

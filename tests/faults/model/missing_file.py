@@ -1,0 +1,1 @@
+# argument: mising_file.py

@@ -1,0 +1,1 @@
+# argument: no/such/folder/model.py

@@ -1,0 +1,5 @@
+import torch
+from neighbour import Nett
+
+model = Nett()
+example_inputs = torch.zeros(2, 4)

@@ -1,0 +1,1 @@
+# argument: pakage.net:Net

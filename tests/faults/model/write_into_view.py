@@ -1,0 +1,18 @@
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = self.fc(x)
+        h[:, :4].relu_()
+        return self.out(h)
+
+
+model = Net()
+example_inputs = torch.ones(2, 4)

@@ -1,0 +1,239 @@
+"""The documentation is true: its code runs, its wirings load, its commands parse, its links resolve.
+
+Blocks are checked by their language:
+  python   runs; a `text` block right after it is what it prints
+  yaml     loads as a wiring where it has a `version:`
+  console  each `$ reclra-compile …` runs, and prints the lines shown (… stands for others)
+  bash     each `reclra-compile …` parses; it runs as well where that is quick
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+
+from reclra_compile.cli.main import main
+from reclra_compile.spec.load import CODES, load_wiring, shipped
+from reclra_compile.spec.schema import Wiring, keys_of, part_at
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [str(f.relative_to(ROOT)) for f in FILES]
+QUICK = ("compile", "wirings", "check", "schema")
+FAULTY = "version: 1\ntarget: {rule: lra, betta: 0.1}\npathways:\n  - {from: output, to: {every: 2}, kernel: dens}\n"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language, its text, and the line it begins at."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(m[1], m[2], text[: m.start()].count("\n") + 2) for m in found]
+
+
+def with_blocks(*languages: str) -> list[str]:
+    """Pages that have such blocks."""
+    return [p for p in PAGES if any(b.language in languages for b in blocks(p))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the files that the pages name."""
+    for name in ("examples", "wiring"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "examples" / "mlp_digits.py", tmp_path / "model.py")
+    shutil.copy(ROOT / "wiring" / "depth2.yaml", tmp_path / "my.yaml")
+    (tmp_path / "faulty.yaml").write_text(FAULTY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_python_blocks_run_and_print_what_is_shown(page: str, folder: Path) -> None:
+    torch.manual_seed(0)
+    names: dict[str, object] = {"__name__": "docs"}
+    found = blocks(page)
+    for block, after in zip(found, [*found[1:], Block("", "", 0)], strict=True):
+        if block.language != "python":
+            continue
+        printed = io.StringIO()
+        code = compile("\n" * (block.line - 1) + block.text, str(ROOT / page), "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, names)
+        if printed.getvalue():
+            assert after.language == "text", f"{page}:{block.line} prints, but no text block follows"
+            assert printed.getvalue() == after.text, f"{page}:{after.line}"
+
+
+@pytest.mark.parametrize("page", with_blocks("yaml"))
+def test_wirings_load(page: str) -> None:
+    for block in (b for b in blocks(page) if b.language == "yaml"):
+        data = yaml.safe_load(block.text)
+        if "version" in data:
+            load_wiring(data)
+
+
+@pytest.mark.parametrize("page", with_blocks("json"))
+def test_json_blocks_are_json(page: str) -> None:
+    for block in (b for b in blocks(page) if b.language == "json"):
+        json.loads(block.text)
+
+
+def commands(block: Block) -> list[tuple[str, list[str]]]:
+    """The command lines of a block, each with the lines of output shown below it."""
+    found: list[tuple[str, list[str]]] = []
+    for line in block.text.replace("\\\n", " ").splitlines():
+        if block.language == "bash" or line.startswith("$ "):
+            found.append((line.removeprefix("$ ").strip(), []))
+        else:
+            found[-1][1].append(line)
+    return [(c, shown) for c, shown in found if c.startswith("reclra-compile ")]
+
+
+def words(command: str) -> list[str]:
+    """The arguments of a command line, without its redirection and comment."""
+    return shlex.split(command.partition(" > ")[0], comments=True)[1:]
+
+
+def parsed(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the command that would run; fails where click refuses the line."""
+    called: list[str] = []
+    with monkeypatch.context() as patch:
+        for name, command in main.commands.items():
+            patch.setattr(command, "callback", lambda name=name, **_: called.append(name))
+        result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return called[0]
+
+
+def run(arguments: list[str]) -> Result:
+    """The command's result; anything but a deliberate exit is a failure."""
+    result = CliRunner().invoke(main, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def quick(name: str, arguments: list[str]) -> bool:
+    """True where a command may run in a test: nothing is trained for long, and its files are there."""
+    files = [a.partition(":")[0] for a in arguments if a.partition(":")[0].endswith((".py", ".yaml"))]
+    here = all(os.path.exists(f) for f in files)
+    return here and (name in QUICK or (" --epochs 1 " in f" {shlex.join(arguments)} " and "--data" not in arguments))
+
+
+@pytest.mark.parametrize("page", with_blocks("bash"))
+def test_command_lines_parse_and_quick_ones_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: set[tuple[str, ...]] = set()
+    for block in (b for b in blocks(page) if b.language == "bash"):
+        for command, _ in commands(block):
+            arguments = words(command)
+            name = parsed(arguments, monkeypatch)
+            if tuple(arguments) not in done and quick(name, arguments):
+                result = run(arguments)
+                assert result.exit_code == 0, f"{page}: {command}\n{result.output}"
+            done.add(tuple(arguments))
+
+
+@pytest.mark.parametrize("page", with_blocks("console"))
+def test_console_blocks_show_what_is_printed(page: str, folder: Path) -> None:
+    for block in (b for b in blocks(page) if b.language == "console"):
+        for command, shown in commands(block):
+            result = run(words(command))
+            assert result.exit_code == (2 if any(s.startswith("error[") for s in shown) else 0), result.output
+            printed = [" ".join(line.split()) for line in result.output.splitlines()]
+            for line in (" ".join(s.split()) for s in shown):
+                wanted = line.removesuffix("…").strip()
+                rest = next((k for k, p in enumerate(printed) if p.startswith(wanted)), None)
+                assert rest is not None, f"{page}:{block.line}: no line\n{line}\nin what is printed:\n{result.output}"
+                printed = printed[rest:] if not wanted else printed[rest + 1 :]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_resolve(page: str) -> None:
+    file = ROOT / page
+    for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8")):
+        if link.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (file.parent / path).resolve() if path else file
+        assert target.exists(), f"{page} links to {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page} links to {link}"
+
+
+def test_every_shipped_wiring_is_in_the_readme() -> None:
+    rows = re.findall(r"^\| `(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(shipped())
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for name, command in main.commands.items():
+        assert f"\n## {name}\n" in text
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        for option in (p for p in command.params if isinstance(p, click.Option)):
+            assert all(f"`{o}`" in section or f"`{o} " in section for o in option.opts), (name, option.opts)
+
+
+def test_every_wiring_key_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "wiring.md").read_text(encoding="utf-8")
+    parts = [Wiring, *(part_at((section,)) for section in keys_of(Wiring))]
+    assert not [key for part in parts for key in keys_of(part) if not re.search(rf"`[^`\n]*\b{key}\b[^`\n]*`", text)]
+
+
+def test_every_error_code_is_listed_once() -> None:
+    sources = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "reclra_compile").rglob("*.py"))
+    codes = set(re.findall(r'"([A-Z]\d{3})"', sources)) | set(CODES)
+    pages = "".join((ROOT / "docs" / p).read_text(encoding="utf-8") for p in ("wiring.md", "cli.md"))
+    assert sorted(re.findall(r"^\| ([A-Z]\d{3}) \|", pages, re.MULTILINE)) == sorted(codes)
+
+
+def test_dotted_names_stand_for_code_that_exists() -> None:
+    text = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    packages = {p.parent.name for p in (ROOT / "reclra_compile").glob("*/__init__.py")}
+    names = [n for n in re.findall(r"`(\w+(?:\.\w+)+)`", text) if n.partition(".")[0] in packages]
+    assert len(names) > 20
+    for name in names:
+        value: object = importlib.import_module(f"reclra_compile.{name.partition('.')[0]}")
+        for part in name.split(".")[1:]:
+            if isinstance(value, ModuleType) and not hasattr(value, part):
+                importlib.import_module(f"{value.__name__}.{part}")
+            value = getattr(value, part)
+
+
+def test_the_citation_file_has_what_the_format_asks_for() -> None:
+    data = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert data["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(data)
+    assert [a["family-names"] for a in data["preferred-citation"]["authors"]] == ["Ororbia", "Mali", "Kifer", "Giles"]
+    assert {"type", "title", "authors"} <= set(data["preferred-citation"])
