@@ -186,7 +186,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.rounds} rounds, median of ratios per round\n")
+    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.rounds} rounds; median ratio in a round\n")
     print(f"{'model':<9}{'batch':>6}  {'wiring':<10}{'program':>10}{'autograd':>10}{'by hand':>10}"
           f"{'÷autograd':>11}{'bound':>8}{'÷by hand':>10}")  # fmt: skip
     for r in rows:

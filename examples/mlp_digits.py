@@ -3,6 +3,8 @@
     reclra-compile train examples/mlp_digits.py --wiring depth2 --compare backprop
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -11,7 +13,7 @@ def build_model() -> nn.Module:
     """Glorot weights; an output layer near zero, which output-fed error synapses start from."""
     sizes = [64, 128, 128, 128, 128, 128]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layer = nn.Linear(before, after)
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)

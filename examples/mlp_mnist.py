@@ -6,6 +6,8 @@ One builder per activation: relu, tanh, elu, sign. Weights are Glorot-initialise
 starts near zero, which output-fed read-outs need (every wiring starts from the same weights).
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ def mlp(activation: type[nn.Module], inputs: int = 784, width: int = 256, hidden
     """Linear layers of `width` units with `activation` between them."""
     layers: list[nn.Module] = []
     sizes = [inputs, *[width] * hidden]
-    for before, after in zip(sizes, sizes[1:]):
+    for before, after in pairwise(sizes):
         layer = nn.Linear(before, after)
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -103,12 +103,14 @@ def make_plan(traced: Traced, cuts: tuple[Cut, ...], regions: tuple[Region, ...]
 def check_plan(plan: Plan, regions: tuple[Region, ...]) -> None:
     """Raise PlanError where `plan` is unsound (P1xx) or belongs to a model of another structure (P010)."""
     verify(plan)
-    if plan.fingerprint != fingerprint(regions):
+    model = fingerprint(regions)
+    if not plan.fingerprint == fingerprint(plan.regions) == model:
+        edited = "; its regions were edited since" if plan.fingerprint == model else ""
         raise PlanError(
             Fault(
                 "P010",
-                f"the plan was made for another model: its fingerprint is {plan.fingerprint}, "
-                f"the model's is {fingerprint(regions)}",
+                f"the plan was made for another model: its fingerprint is {plan.fingerprint}, the model's is {model}"
+                f"{edited}",
                 fix="compile the model again, or load the model the plan was made for",
             )
         )

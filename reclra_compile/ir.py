@@ -6,8 +6,8 @@ first, is left out). FLOPs are per batch of `Plan.batch` samples, counted as tor
 multiply-add is two).
 
 Values are named by what they are: `x0` a model input, `y` the training target, `loss`,
-`z.R` the output of region R (`z.R#1` a further output; `o.R` where a tail follows z), `h.R` its pre-activation,
-`e.R` its error neurons, `d.P` the displacement that pathway P delivers,
+`z.R` the output of region R (`z.R#1` a further output; `o.R` where a tail follows z), `h.R` its
+pre-activation, `e.R` its error neurons, `d.P` the displacement that pathway P delivers,
 `g.R` and `g.P` the finished gradients of a region's parameters and of a pathway's synapses.
 """
 
@@ -26,11 +26,11 @@ EDGE_KERNELS = frozenset({"adjoint", "transpose", "sign", "mirror"})
 class Region:
     """A part of the model with one output that can get a target (E1: z = φ(h), h = f(inputs; θ)).
 
-    `phi` is "identity" where the region has no activation of its own; then h = z. `weight_count` is the part of `parameter_count` in matrices and
-    filters. `outputs` are
-    the value names other regions read; the first is the main one. `tail` is true where parameter-free
-    operations (pooling, flatten, dropout) follow φ inside the region, so that the value that leaves
-    it is not z itself; `batched` is false where z's first dimension is not the batch. FLOPs: `forward_flops` of E1, `weight_flops` of the VJP with respect to the
+    `phi` is "identity" where the region has no activation of its own; then h = z. `outputs` are the value
+    names other regions read; the first is the main one. `tail` is true where parameter-free operations
+    (pooling, flatten, dropout) follow z inside the region, so that what leaves it is not z itself; `batched`
+    is false where z's first dimension is not the batch. `weight_count` is the part of `parameter_count` in
+    matrices and filters. FLOPs: `forward_flops` of E1, `weight_flops` of the VJP with respect to the
     parameters (E5), `input_flops` of the VJP with respect to the inputs (what backprop's dX costs).
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from reference import PHI, Network, Result, Rule, local_readout, run
@@ -152,7 +154,7 @@ def test_E8_between_neighbours_is_the_transposed_weight_update() -> None:
 
 
 def test_E9_local_readout_learns_the_regions_own_readout() -> None:
-    model, program, net, x, y = make(4, "relu", wiring("depth1", 4, update="local_readout"))
+    _, program, net, x, y = make(4, "relu", wiring("depth1", 4, update="local_readout"))
     for parameter in program.synapse_parameters():
         parameter.data.normal_()
     program.step(x, y)
@@ -168,7 +170,7 @@ def test_E9_local_readout_learns_the_regions_own_readout() -> None:
 def test_gamma_scales_the_synapse_update(update: str) -> None:
     grads = []
     for gamma in (1.0, 0.25):
-        model, program, *_, x, y = make(4, "relu", wiring("depth1", 4, update={update: {"gamma": gamma}}))
+        _, program, *_, x, y = make(4, "relu", wiring("depth1", 4, update={update: {"gamma": gamma}}))
         program.step(x, y)
         grads.append([p.grad for p in program.synapse_parameters()])
     for a, b in zip(*grads, strict=True):
@@ -248,7 +250,8 @@ def test_rescaled_displacements_have_the_length_of_h_times_e_of_the_output() -> 
 def test_mean_and_sum_reduction_give_the_same_targets(reduction: str) -> None:
     """e_L is per sample, so D(Θ) is equal and gradients differ by the batch size alone."""
     found = {}
-    for loss_fn in (nn.CrossEntropyLoss(reduction=reduction), lambda o, t: nn.functional.cross_entropy(o, t, reduction=reduction)):
+    cross_entropy = partial(nn.functional.cross_entropy, reduction=reduction)
+    for loss_fn in (nn.CrossEntropyLoss(reduction=reduction), cross_entropy):
         torch.manual_seed(0)
         model = MLP(4, "relu").double()
         x, y = torch.randn(8, INPUTS, dtype=torch.float64), torch.randint(CLASSES, (8,))

@@ -335,7 +335,7 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3)
 )
 pieces = st.sampled_from(
-    list("\t\n :-[]{},&*!|>%@`'\"#?~<0") + ["\n  ", "- ", ": ", "\\x", "!!set ", "&a ", "*a"]
+    [*"\t\n :-[]{},&*!|>%@`'\"#?~<0", "\n  ", "- ", ": ", "\\x", "!!set ", "&a ", "*a"]
 )
 
 

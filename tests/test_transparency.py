@@ -87,7 +87,7 @@ def test_every_shipped_wiring_runs_on_every_model(name: str, wiring: str) -> Non
     try:
         program = rc.compile(model, inputs, wiring)
     except rc.WiringError as error:
-        assert {f.code for f in error.faults} <= {"W032", "W033"}, error  # noqa: PT017
+        assert {f.code for f in error.faults} <= {"W032", "W033"}, error
         return
     before = [p.detach().clone() for p in program.parameters()]
     assert program.step(*inputs, y).isfinite()
@@ -130,7 +130,7 @@ def test_gradients_accumulate_as_in_autograd() -> None:
 
 
 def test_the_batch_size_may_change() -> None:
-    model, inputs, y = build("residual", torch.float64)
+    model, inputs, _ = build("residual", torch.float64)
     program = rc.compile(model, inputs, "backprop")
     x = torch.randn(13, 6, dtype=torch.float64)
     t = torch.randint(4, (13,))

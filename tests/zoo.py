@@ -130,7 +130,8 @@ def batch_norm_and_dropout():
 
 @model
 def layer_norm_before():
-    return nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 4)), (torch.randn(5, 6),)
+    net = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 4))
+    return net, (torch.randn(5, 6),)
 
 
 class Functional(nn.Module):

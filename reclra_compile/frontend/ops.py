@@ -52,12 +52,17 @@ NORMS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm,
 )  # fmt: skip
 
-PARAMETRIC_FUNCTIONS = frozenset(
-    ["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum", "embedding", "embedding_bag", "bilinear", "tensordot", "mv"]
-)
-JOINS = frozenset(["add", "iadd", "sub", "isub", "cat", "concat", "concatenate", "stack"])
-RANDOM = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu", "bernoulli"])
-SHAPE_METHODS = frozenset(["size", "dim", "numel", "ndimension", "stride", "is_floating_point", "type", "element_size", "get_device"])
+PARAMETRIC_FUNCTIONS = frozenset((
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "addmm", "mm",
+    "matmul", "bmm", "baddbmm", "einsum", "embedding", "embedding_bag", "bilinear", "tensordot", "mv",
+))  # fmt: skip
+JOINS = frozenset(("add", "iadd", "sub", "isub", "cat", "concat", "concatenate", "stack"))
+RANDOM = frozenset((
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu", "bernoulli",
+))  # fmt: skip
+SHAPE_METHODS = frozenset((
+    "size", "dim", "numel", "ndimension", "stride", "is_floating_point", "type", "element_size", "get_device",
+))  # fmt: skip
 SHAPE_ATTRIBUTES = frozenset(("shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout"))
 
 

@@ -246,7 +246,8 @@ def _untraceable(error: Exception) -> Fault:
         "M102",
         f"the forward pass cannot be traced ({type(error).__name__}: {first}): `{line}`",
         where,
-        "keep Python values that depend on tensor contents out of the forward pass",
+        "take sizes from x.shape (not len(x)) and keep Python values that depend on tensor contents out of "
+        "the forward pass",
     )
 
 

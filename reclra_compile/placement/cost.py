@@ -23,7 +23,7 @@ def predict(
         weight_flops=weight,
         error_flops=sum(p.flops for p in pathways),
         synapse_update_flops=sum(t.flops for t in tasks if t.kind == "V"),
-        critical_path_flops=_longest(tasks),
+        critical_path_flops=_longest(tasks, pathways),
         backprop_critical_path_flops=_backprop_path(regions),
         parameter_bytes=FLOAT_BYTES * _stored(regions),
         synapse_bytes=FLOAT_BYTES * sum(p.synapses for p in pathways),
@@ -35,12 +35,22 @@ def _stored(regions: tuple[Region, ...]) -> int:
     return sum({r.parameters or r.name: r.parameter_count for r in regions}.values())
 
 
-def _longest(tasks: tuple[Task, ...]) -> int:
-    graph = dependencies(tasks)
-    finish: dict[int, int] = {}
-    for i in nx.topological_sort(graph):
-        finish[i] = max((finish[p] for p in graph.predecessors(i)), default=0) + tasks[i].flops
-    return max(finish.values(), default=0)
+def _longest(tasks: tuple[Task, ...], pathways: tuple[Pathway, ...]) -> int:
+    """Longest chain of tasks; a displacement that leaves along an edge does not wait for the region's ΔW."""
+    leaving: dict[str, int] = {}
+    for p in pathways:
+        if p.edge:
+            leaving[p.source] = leaving.get(p.source, 0) + p.flops
+    ready: dict[str, int] = {}
+    longest = 0
+    for i in nx.topological_sort(dependencies(tasks)):
+        task = tasks[i]
+        start = max((ready[v] for v in task.reads if v in ready), default=0)
+        longest = max(longest, start + task.flops)
+        for v in task.writes:
+            early = task.kind == "U" and v.startswith("d.")
+            ready[v] = start + (leaving[task.subject] if early else task.flops)
+    return longest
 
 
 def _backprop_path(regions: tuple[Region, ...]) -> int:

@@ -125,7 +125,8 @@ def make(p: Pathway, rows: int, columns: int, generator: torch.Generator, forwar
         return Dense(initial(p.init, p.scale, rows, columns, generator, forward))
     # A carries the distribution and B has unit row norm, so that A Bᵀ is distributed as E would be.
     # B is never zero, or neither factor would ever get a gradient.
+    scale = p.scale * math.sqrt(p.rank / columns) if p.init == "fan_in" else p.scale
     return LowRank(
-        initial(p.init, p.scale * (math.sqrt(p.rank / columns) if p.init == "fan_in" else 1.0), rows, p.rank, generator),
+        initial(p.init, scale, rows, p.rank, generator),
         initial("normal", 1.0 / math.sqrt(p.rank), columns, p.rank, generator),
     )

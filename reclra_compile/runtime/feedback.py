@@ -127,8 +127,11 @@ def install(
         module.graph.erase_node(node)
     if rejected:
         raise WiringError(
-            Fault("W033", f"region '{region}': no mirrored weights for {', '.join(rejected)}",
-                  fix="use `kernel: adjoint` for this region")  # fmt: skip
+            Fault(
+                "W033",
+                f"region '{region}': no mirrored weights for {', '.join(rejected)}",
+                fix="use `kernel: adjoint` for this region",
+            )
         )
     module.recompile()
     return made

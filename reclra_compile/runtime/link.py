@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from reclra_compile.errors import Fault, PlanError, WiringError
 from reclra_compile.frontend import ops
 from reclra_compile.frontend.extract import Piece, body, tail, whole
-from reclra_compile.frontend.partition import Cut
+from reclra_compile.frontend.partition import Cut, location_of, source_of
 from reclra_compile.frontend.trace import Traced
 from reclra_compile.ir import Pathway, Plan, Region
 from reclra_compile.rules.kernels import Synapses, initial, make
@@ -118,9 +118,13 @@ class _Linker:
     def _require_separable(self, cut: Cut) -> None:
         if not cut.separable:
             raise WiringError(
-                Fault("W035", f"region '{cut.name}' has {len(cut.outputs)} outputs that no single value separates from "
-                      "its parameters, so it cannot get a target of its own",
-                      fix="use `kernel: adjoint` with rule gradient for it")  # fmt: skip
+                Fault(
+                    "W035",
+                    f"region '{cut.name}' has {len(cut.outputs)} outputs that no single value separates from its "
+                    "parameters, so it cannot get a target of its own",
+                    location_of(source_of(cut, self.traced)),
+                    "use `kernel: adjoint` with rule gradient for it",
+                )
             )
 
     def _install(self, region: Region, piece: Piece) -> tuple[nn.Parameter, ...]:

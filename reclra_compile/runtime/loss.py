@@ -66,4 +66,6 @@ def is_plain_cross_entropy(loss_fn: LossFunction, logits: Tensor, target: Any) -
         and loss_fn.ignore_index < 0
         and loss_fn.reduction in ("mean", "sum")
     )
-    return plain and logits.ndim == 2 and isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
+    if not plain or logits.ndim != 2 or not isinstance(target, Tensor):
+        return False
+    return target.ndim == 1 and not target.is_floating_point()

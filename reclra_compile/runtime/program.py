@@ -66,7 +66,8 @@ class Program:
         """D(Θ) of the last step; raises TrainingError (T004) before the first."""
         if not self._discrepancy:
             raise TrainingError(Fault("T004", "no step has been taken yet, so there is no discrepancy"))
-        terms = {name: float(self._discrepancy[name]) for w in self.plan.waves for name in w if name in self._discrepancy}
+        order = [name for wave in self.plan.waves for name in wave if name in self._discrepancy]
+        terms = {name: float(self._discrepancy[name]) for name in order}
         return Discrepancy(sum(terms.values()), terms)
 
     def model_parameters(self) -> Iterator[nn.Parameter]:

@@ -52,12 +52,12 @@ def optimizer_for(program: Program, settings: Training) -> torch.optim.Optimizer
     groups: list[dict[str, Any]] = [{"params": [p for p in program.parameters() if id(p) not in taken], "scale": 1.0}]
     if readouts:
         groups.append({"params": readouts, "scale": settings.readout_rate})
-    common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    lr, decay = settings.lr, settings.weight_decay
     # fused: one pass over the parameters instead of a dozen; 7 times faster than foreach on a CPU
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, **common)
+        return torch.optim.SGD(groups, lr, momentum=0.9, weight_decay=decay, fused=True)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, betas=(0.9, settings.beta2), **common)
+    return kind(groups, lr, betas=(0.9, settings.beta2), weight_decay=decay, fused=True)
 
 
 def rate(settings: Training, progress: float) -> float:
