@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -267,7 +266,8 @@ def test_graph_of_unknown_kind(folder: Path) -> None:
 
 
 def test_model_and_wiring_faults_come_together(folder: Path) -> None:
-    for arguments in (["nope.py", "-w", "depht1"], ["check", "depht1", "nope.py"], ["train", "nope.py", "-w", "depht1"]):
+    commands = (["nope.py", "-w", "depht1"], ["check", "depht1", "nope.py"], ["train", "nope.py", "-w", "depht1"])
+    for arguments in commands:
         result = run(*arguments)
         assert result.exit_code == 2
         assert "error[W004]: there is no shipped wiring 'depht1'" in result.stderr
@@ -290,14 +290,17 @@ def test_errors_as_json(folder: Path) -> None:
 
 
 def test_errors_name_paths_as_seen_from_here(folder: Path) -> None:
-    (folder / "bad.py").write_text(DEEP.replace("        return self.c", "        assert x.sum() > 0\n        return self.c"))
+    last = "        return self.c"
+    (folder / "bad.py").write_text(DEEP.replace(last, f"        assert x.sum() > 0\n{last}"))
     result = run("bad.py")
     assert "error[M010] bad.py:23: the model fails on its example inputs" in result.stderr
 
 
 def test_a_neighbour_of_the_model_is_imported_anew(folder: Path) -> None:
     (folder / "parts.py").write_text("from torch import nn\nnet = nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 3))\n")
-    (folder / "model.py").write_text("import torch\nfrom parts import net as model\nexample_inputs = torch.zeros(2, 16)\n")
+    (folder / "model.py").write_text(
+        "import torch\nfrom parts import net as model\nexample_inputs = torch.zeros(2, 16)\n"
+    )
     from reclra_compile.frontend.load_model import load_model
 
     first, second = load_model("model.py").model, load_model("model.py").model
@@ -309,7 +312,7 @@ def test_a_neighbour_of_the_model_is_imported_anew(folder: Path) -> None:
 
 
 @pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def screen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A terminal whose width can be set."""
     size = [80]
 
@@ -317,7 +320,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return Console(stderr=stderr, highlight=False, width=size[0], force_terminal=True, color_system=None)
 
     monkeypatch.setattr(report, "console", terminal)
-    yield size
+    return size
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])

@@ -88,7 +88,7 @@ def wiring(kind: str, depth: int, rule: dict | None = None, update: object = "lr
         entries = WIRINGS["chain"]  # no layer below the output is a multiple of the gap
     return {
         "version": 1,
-        "target": {"rule": "lra", "beta": 0.1, **(rule or {})},
+        "target": {"rule": "lra", "beta": 0.1, "normalize": False, **(rule or {})},
         "pathways": entries,
         "synapses": {"kernel": "dense", "init": {"normal": 0.3}, "update": update},
     }

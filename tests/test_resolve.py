@@ -232,7 +232,7 @@ def test_overrides_apply_in_order_and_part_by_part() -> None:
     plan = wire(
         "mlp",
         *ALL_FROM_OUTPUT,
-        target={"beta": 0.1, "kappa": 2.0},
+        target={"beta": 0.1, "kappa": 2.0, "normalize": False},
         overrides=[
             {"regions": "fc*", "target": {"beta": 0.2, "normalize": True}},
             {"regions": ["fc2"], "target": {"beta": 0.3, "phi": "tanh"}},
@@ -242,6 +242,16 @@ def test_overrides_apply_in_order_and_part_by_part() -> None:
     )
     assert target(plan, "fc1") == Target("fc1", "lra", beta=0.2, kappa=2.0, normalize=True)
     assert target(plan, "fc2") == Target("fc2", "lra", beta=0.3, kappa=2.0, normalize=True, phi="tanh")
+
+
+def test_a_wiring_that_says_nothing_gets_settings_that_train() -> None:
+    assert target(wire("mlp", *ALL_FROM_OUTPUT), "fc1") == Target("fc1", "lra", beta=0.01, normalize=True)
+
+
+def test_options_without_effect_are_noted() -> None:
+    plan = wire("mlp", *ALL_FROM_OUTPUT, target={"rule": "gradient", "kappa": 2.0, "beta": 0.3})
+    assert target(plan, "fc1") == Target("fc1", "gradient")
+    assert "beta, kappa: no effect under target rule gradient; they belong to lra" in plan.warnings
 
 
 def test_the_output_keeps_the_gradient_rule() -> None:

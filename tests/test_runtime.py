@@ -338,7 +338,7 @@ def test_literal_sign_units_train_at_depth_1() -> None:
     """With φ = sign both in the forward pass and in the target: no derivative exists, yet the loss falls."""
     torch.manual_seed(0)
     model, (x, y) = mlp(Sign, width=64), batch(32)
-    spec = {"version": 1, "target": {"beta": 0.1, "rescale": True},
+    spec = {"version": 1, "target": {"beta": 0.1, "normalize": False, "rescale": True},
             "pathways": [{"from": "output", "to": "all"}], "synapses": {"update": "local_readout"}}  # fmt: skip
     program = rc.compile(model, x, spec)
     optimizer = torch.optim.Adam(program.parameters(), 3e-3)

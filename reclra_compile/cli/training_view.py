@@ -133,7 +133,8 @@ def _settings(s: Training) -> str:
     clip = f", clip {s.clip:g}" if s.clip else ""
     schedule = "" if s.schedule == "constant" else f" {s.schedule}"
     warmup = f" after a warm-up of {100 * s.warmup:g} %" if s.warmup else ""
-    return f"{s.optimizer}, lr {s.lr:g}{schedule}{warmup}{decay}{clip}, batch {s.batch_size}"
+    readouts = f", read-outs {s.readout_rate:g} × lr" if s.readout_rate != 1 else ""
+    return f"{s.optimizer}, lr {s.lr:g}{schedule}{warmup}{readouts}{decay}{clip}, batch {s.batch_size}"
 
 
 def _cells(values: tuple[str, ...], run: Run) -> str:

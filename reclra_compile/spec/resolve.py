@@ -59,6 +59,10 @@ def resolve(loaded: Loaded, graph: RegionGraph, batch: int) -> Resolved:
     return _Resolver(loaded, graph, batch).run()
 
 
+#: what a wiring gets that says nothing: settings that were measured to train (docs/learning.md)
+DEFAULT_TARGET = Target(region="", rule="lra", beta=0.01, normalize=True)
+
+
 class _Resolver:
     def __init__(self, loaded: Loaded, graph: RegionGraph, batch: int) -> None:
         self.loaded, self.wiring, self.graph, self.batch = loaded, loaded.wiring, graph, batch
@@ -188,17 +192,28 @@ class _Resolver:
     # Results
 
     def _targets(self, frozen: set[str]) -> dict[str, Target]:
-        base = _apply(Target(region="", rule="lra"), self.wiring.target)
+        base = _apply(DEFAULT_TARGET, self.wiring.target)
         targets = {n: replace(base, region=n) for n in self.graph.regions}
         for k, override in enumerate(self.wiring.overrides):
             for name in self._select(override.regions, self.graph.regions, "overrides", k, "regions"):
                 targets[name] = _apply(targets[name], override.target)
-        output = targets[self.graph.output]
-        targets[self.graph.output] = Target(region=output.region, rule="gradient", kappa=output.kappa)
-        return {
-            n: replace(t, trainable=bool(self.graph.regions[n].parameters) and n not in frozen)
-            for n, t in targets.items()
-        }
+        targets[self.graph.output] = replace(DEFAULT_TARGET, rule="gradient")
+        self._note_unused()
+        return {n: self._target(t, n, n not in frozen) for n, t in targets.items()}
+
+    def _target(self, t: Target, name: str, learns: bool) -> Target:
+        """The options of `t` that its rule has, for region `name`."""
+        trainable = learns and bool(self.graph.regions[name].parameters)
+        if t.rule == "gradient":
+            return Target(region=name, rule=t.rule, trainable=trainable)
+        return replace(t, region=name, trainable=trainable)
+
+    def _note_unused(self) -> None:
+        """Options of the lra rule written beside rule `gradient` do nothing: say so."""
+        for spec in (self.wiring.target, *(o.target for o in self.wiring.overrides)):
+            unused = sorted(spec.model_dump(exclude_none=True, exclude={"rule"}))
+            if spec.rule == "gradient" and unused:
+                self.notes.append(f"{', '.join(unused)}: no effect under target rule gradient; they belong to lra")
 
     def _waves(self, errors: nx.DiGraph[str]) -> tuple[tuple[str, ...], ...]:
         """Generations of the error graph, the region nearest to the output first in each."""

@@ -91,6 +91,9 @@ class Maker:
             here = "" if self.spec.update else f"; give entry {self.k + 1} of the pathways its own `update:`"
             self.faults.add("W028", f"kernel {kernel.name} cannot have update '{update.name}'", *self._at("update"),
                             fix=f"{kernel.name} takes {' or '.join(allowed)}{here}")  # fmt: skip
+        elif self.edge and update.gamma != 1.0:
+            self.faults.add("W028", f"kernel {kernel.name} takes no gamma: its synapses get the forward update itself",
+                            *self._at("update"), fix=f"write 'update: {update.name}'")  # fmt: skip
         elif update.name == "local_readout" and source != self.graph.output:
             self.faults.add("W029", f"local_readout cannot read out for '{source}': only the output region has labels",
                             *self._at("update"),
