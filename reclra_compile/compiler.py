@@ -16,6 +16,7 @@ from reclra_compile.frontend.partition import Cut, partition
 from reclra_compile.frontend.trace import Traced, trace
 from reclra_compile.ir import Placement, Plan, Region
 from reclra_compile.placement.cost import predict
+from reclra_compile.runtime.feasible import check_feasible
 from reclra_compile.runtime.link import link
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program
@@ -58,6 +59,7 @@ def compile(
         plan = make_plan(traced, cuts, regions, "depth2" if wiring is None else wiring)
     else:
         check_plan(plan, regions)
+        check_feasible(plan, traced, cuts)
     linked, synapses = link(plan, traced, cuts, loss_fn, seed, reduction)
     return Program(plan, model, linked, synapses)
 
@@ -70,7 +72,7 @@ def plan_for(model: nn.Module, example_inputs: Tensor | tuple[Any, ...], wiring:
 
 
 def make_plan(traced: Traced, cuts: tuple[Cut, ...], regions: tuple[Region, ...], wiring: WiringSource) -> Plan:
-    """load ▸ resolve ▸ lower ▸ order ▸ frees ▸ verify."""
+    """load ▸ resolve ▸ lower ▸ order ▸ frees ▸ verify ▸ check against the layers."""
     batch = len(traced.inputs[0])
     output = value_names(traced, cuts)[next(n for n in traced.graph.nodes if n.op == "output").args[0]]
     loaded = load_wiring(wiring)
@@ -97,7 +99,9 @@ def make_plan(traced: Traced, cuts: tuple[Cut, ...], regions: tuple[Region, ...]
         training=resolved.training,
         warnings=warnings_for(resolved, regions),
     )
-    return verify(plan)
+    verify(plan)
+    check_feasible(plan, traced, cuts)
+    return plan
 
 
 def check_plan(plan: Plan, regions: tuple[Region, ...]) -> None:

@@ -205,8 +205,8 @@ def test_package_attribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_json_report() -> None:
     report_ = json.loads(run(MODEL, "--json").stdout)
     assert {"regions", "pathways", "waves", "placement", "cost", "warnings", "training", "version"} <= set(report_)
-    assert report_["waves"] == [["10"], ["8", "4"], ["6", "2"], ["0"]]
-    assert report_["placement"] == dict.fromkeys(("0", "2", "4", "6", "8", "10"), "device0")
+    assert report_["waves"] == [["out"], ["fc5", "fc3"], ["fc4", "fc2"], ["fc1"]]
+    assert report_["placement"] == dict.fromkeys(("fc1", "fc2", "fc3", "fc4", "fc5", "out"), "device0")
     assert {"name", "op", "phi", "shape", "parameters", "flops", "wave"} <= set(report_["regions"][0])
     assert {"from", "to", "kernel", "synapses", "wave"} <= set(report_["pathways"][0])
     assert report_["cost"]["ratio"] == pytest.approx(report_["cost"]["flops"] / report_["cost"]["backprop_flops"])

@@ -54,7 +54,13 @@ def partition(traced: Traced) -> tuple[Cut, ...]:
     order = {n: i for i, n in enumerate(traced.graph.nodes)}
     output = _output_node(traced)
     if not classes.activity(output):
-        raise ModelError(Fault("M201", "the model's output does not depend on any parameter: nothing can learn"))
+        raise ModelError(
+            Fault(
+                "M201",
+                "the model's output does not depend on any parameter: nothing can learn",
+                fix="give the model layers with parameters, or return what depends on them",
+            )
+        )
     owner = _assign(classes, order)
     members: dict[int, list[fx.Node]] = {}
     for node, region in owner.items():
@@ -70,10 +76,11 @@ def _output_node(traced: Traced) -> fx.Node:
     result = next(n for n in traced.graph.nodes if n.op == "output").args[0]
     if isinstance(result, fx.Node):
         return result
+    kind = "tuple" if isinstance(result, tuple) else "dict" if isinstance(result, dict) else type(result).__name__
     raise ModelError(
         Fault(
             "M202",
-            f"the model returns a {type(result).__name__}; one output tensor is needed",
+            f"the model returns a {kind}; one output tensor is needed",
             fix="return the tensor the loss is computed from, or wrap the model",
         )
     )

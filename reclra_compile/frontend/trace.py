@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import linecache
 import os
 import re
-import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +19,9 @@ import torch
 from torch import Tensor, fx, nn
 
 import reclra_compile
-from reclra_compile.errors import Fault, Location, ModelError
+from reclra_compile.errors import Fault, ModelError
+from reclra_compile.frontend.probe import probe
+from reclra_compile.frontend.user_code import line_of, shown, source_line, summary
 from reclra_compile.layers import Sign
 
 #: frames below these folders are not the user's code
@@ -68,7 +67,7 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Any, ...]) -> Traced:
     module = _bind(graph, model, shadow)
     modules = {str(n.target): module.get_submodule(str(n.target)) for n in graph.nodes if n.op == "call_module"}
     traced = Traced(graph, module, modules, model, inputs, sources)
-    _probe(traced)
+    probe(traced.model, traced.module, inputs)
     return traced
 
 
@@ -156,85 +155,9 @@ def _rewrite_in_place(node: fx.Node) -> None:
         node.target = plain or node.target
 
 
-def _flat(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for v in value:
-            yield from _flat(v)
-    elif isinstance(value, dict):
-        for v in value.values():
-            yield from _flat(v)
-
-
-def _probe(traced: Traced) -> None:
-    """Run graph and model from equal states on two inputs; outputs and buffers must agree."""
-    tensors = [*traced.model.parameters(), *traced.model.buffers(), *_flat(traced.inputs)]
-    if any(t.is_meta for t in tensors):
-        return
-    for inputs in (traced.inputs, _other_inputs(traced.inputs)):
-        ours, theirs = _run_copy(traced, inputs), _run_model(traced.model, inputs)
-        if len(ours) != len(theirs) or not all(
-            a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
-            for a, b in zip(ours, theirs, strict=True)
-        ):
-            raise ModelError(
-                Fault(
-                    "M105",
-                    f"the traced graph of {type(traced.model).__name__} does not compute what the model computes",
-                    _forward_location(traced.model),
-                    "the forward pass probably changes Python state or writes into a view of a tensor; "
-                    "return new values instead",
-                )
-            )
-
-
-def _other_inputs(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    generator = torch.Generator().manual_seed(1)
-    return tuple(
-        torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x) if x.is_floating_point() else x
-        for x in inputs
-    )
-
-
-def _run_model(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    twin: nn.Module = copy.deepcopy(model)
-    twin = twin if twin.training else twin.train()
-    return _seeded(twin, inputs) + list(twin.buffers())
-
-
-def _run_copy(traced: Traced, inputs: tuple[Any, ...]) -> list[Tensor]:
-    memo: dict[int, Any] = {}
-    model = copy.deepcopy(traced.model, memo)
-    model = model if model.training else model.train()
-    graph = copy.deepcopy(traced.module, memo)  # one memo: the graph's modules are the copied model's
-    return _seeded(graph, inputs) + list(model.buffers())
-
-
-def _seeded(module: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return list(_flat(module(*inputs)))
-
-
-def _forward_location(model: nn.Module) -> Location | None:
-    try:
-        forward = inspect.unwrap(type(model).forward)
-        return Location(inspect.getsourcefile(forward) or "?", inspect.getsourcelines(forward)[1])
-    except (OSError, TypeError):
-        return None
-
-
-def user_frame(error: BaseException) -> Location | None:
-    """The innermost frame of `error` outside torch and this package."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*_LIBRARY, "<"))]
-    return Location(frames[-1].filename, frames[-1].lineno or 0) if frames else None
-
-
 def _untraceable(error: Exception) -> Fault:
-    where = user_frame(error)
-    line = linecache.getline(where.file, where.line).strip() if where else ""
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    where = line_of(error)
+    line = source_line(where)
     if isinstance(error, fx.proxy.TraceError):
         return Fault(
             "M101",
@@ -244,7 +167,7 @@ def _untraceable(error: Exception) -> Fault:
         )
     return Fault(
         "M102",
-        f"the forward pass cannot be traced ({type(error).__name__}: {first}): `{line}`",
+        f"the forward pass cannot be traced ({summary(error)}): `{line}`",
         where,
         "take sizes from x.shape (not len(x)) and keep Python values that depend on tensor contents out of "
         "the forward pass",
@@ -258,5 +181,4 @@ def _source(node: fx.Node) -> str:
     if not own:
         return ""
     file, line = own[-1]
-    inside = os.path.relpath(file) if file.startswith(os.path.join(os.getcwd(), "")) else file
-    return f"{inside}:{line}"
+    return f"{shown(file)}:{line}"

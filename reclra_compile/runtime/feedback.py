@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from reclra_compile.errors import Fault, WiringError
 from reclra_compile.frontend import ops
 
 Feedback = Callable[[Tensor], Tensor]
@@ -88,28 +87,33 @@ def conv_options(m: nn.modules.conv._ConvNd) -> tuple[Any, ...] | None:
     return list(m.stride), list(m.padding), list(m.dilation), m.transposed, list(m.output_padding), m.groups
 
 
+def unmirrored(module: fx.GraphModule) -> list[str]:
+    """Operations of a region's graph that apply weights but cannot hear errors through others."""
+    found = []
+    for node in module.graph.nodes:
+        if node.op == "call_function" and ops.name_of(node, {}) in ops.PARAMETRIC_FUNCTIONS:
+            found.append(f"{node.name} (a function call)")
+        elif node.op == "call_module":
+            layer = module.get_submodule(str(node.target))
+            if _weighted(layer) and _options(layer) is None:
+                found.append(f"{node.target} ({type(layer).__name__})")
+    return found
+
+
 def install(
-    module: fx.GraphModule, region: str, feedback: Feedback | None, make: Callable[[str, Tensor], nn.Parameter]
+    module: fx.GraphModule, feedback: Feedback | None, make: Callable[[str, Tensor], nn.Parameter]
 ) -> dict[str, nn.Parameter]:
     """Rewrite each Linear and Conv of a region's graph to hear errors through feedback weights.
 
     `feedback` derives B from W (tied kernels); where it is None, `make(path, W)` gives a parameter.
-    Returns the made parameters by module path; raises WiringError (W033) for layers of other types.
+    Returns the made parameters by module path.
     """
     made: dict[str, nn.Parameter] = {}
-    rejected: list[str] = []
-    for node in list(module.graph.nodes):
-        if node.op == "call_function" and ops.name_of(node, {}) in ops.PARAMETRIC_FUNCTIONS:
-            rejected.append(f"{node.name} (a function call)")
-        if node.op != "call_module":
-            continue
+    for node in [n for n in module.graph.nodes if n.op == "call_module"]:
         path = str(node.target)
         layer = module.get_submodule(path)
-        if next(layer.parameters(), None) is None or not hasattr(layer, "weight") or _elementwise(layer):
-            continue
-        options = conv_options(layer) if isinstance(layer, nn.modules.conv._ConvNd) else ()
-        if (type(layer) is not nn.Linear and not isinstance(layer, nn.modules.conv._ConvNd)) or options is None:
-            rejected.append(f"{path} ({type(layer).__name__})")
+        options = _options(layer)
+        if not _weighted(layer) or options is None:
             continue
         with module.graph.inserting_before(node):
             W = module.graph.get_attr(f"{path}.weight")
@@ -117,7 +121,7 @@ def install(
             if feedback is not None:
                 B = module.graph.call_function(feedback, (W,))
             else:
-                made[path] = make(path, layer.weight)
+                made[path] = make(path, layer.weight)  # type: ignore[arg-type]
                 key = f"feedback_{len(made)}"
                 module.register_parameter(key, made[path])
                 B = module.graph.get_attr(key)
@@ -125,18 +129,18 @@ def install(
             new = module.graph.call_function(convolution if options else linear, (node.args[0], W, b, B, *extra))
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
-    if rejected:
-        raise WiringError(
-            Fault(
-                "W033",
-                f"region '{region}': no mirrored weights for {', '.join(rejected)}",
-                fix="use `kernel: adjoint` for this region",
-            )
-        )
     module.recompile()
     return made
 
 
-def _elementwise(layer: nn.Module) -> bool:
-    """Norms and PReLU scale elementwise: their exact derivative is used on the way back."""
-    return isinstance(layer, nn.PReLU) or all(p.ndim <= 1 for p in layer.parameters())
+def _options(layer: nn.Module) -> tuple[Any, ...] | None:
+    """() for a Linear, the convolution's options for a Conv, None for layers without mirrored weights."""
+    if type(layer) is nn.Linear:
+        return ()
+    return conv_options(layer) if isinstance(layer, nn.modules.conv._ConvNd) else None
+
+
+def _weighted(layer: nn.Module) -> bool:
+    """False for norms and PReLU, which scale elementwise: their exact derivative is used on the way back."""
+    parameters = list(layer.parameters())
+    return not isinstance(layer, nn.PReLU) and any(p.ndim > 1 for p in parameters)

@@ -8,10 +8,10 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from reclra_compile.errors import Fault, PlanError, WiringError
+from reclra_compile.errors import Fault, PlanError
 from reclra_compile.frontend import ops
 from reclra_compile.frontend.extract import Piece, body, tail, whole
-from reclra_compile.frontend.partition import Cut, location_of, source_of
+from reclra_compile.frontend.partition import Cut
 from reclra_compile.frontend.trace import Traced
 from reclra_compile.ir import Pathway, Plan, Region
 from reclra_compile.rules.kernels import Synapses, initial, make
@@ -34,8 +34,7 @@ def link(
     """The plan's live counterpart and the module that holds its error synapses.
 
     Synapses are drawn region-wise: a pathway's initial values depend on `seed` and its name alone.
-    Raises PlanError (P010) where plan and model disagree, WiringError (W031, W033) where a kernel
-    does not fit the layer it mirrors.
+    Raises PlanError (P010) where plan and model disagree.
     """
     by_name = {c.name: c for c in cuts}
     missing = [r.name for r in plan.regions if r.name not in by_name]
@@ -87,11 +86,8 @@ class _Linker:
         target = self.targets.get(region.name)
         wanted = {v for p in self.edges[region.name] for v in self.outputs[p.target]}
         listens = frozenset(k for k, v in enumerate(region.inputs) if v in wanted)
-        if target is None or region.name in self.whole:
-            piece = whole(self.traced, cut)
-        else:
-            self._require_separable(cut)
-            piece = body(self.traced, cut)
+        undivided = target is None or region.name in self.whole
+        piece = whole(self.traced, cut) if undivided else body(self.traced, cut)
         trainable = target is not None and target.trainable
         learned = tuple(piece.module.parameters()) if trainable else ()
         learned += self._install(region, piece)
@@ -115,30 +111,14 @@ class _Linker:
             end is not None and (phi_graph or bool(self.heard[region.name]) or root),
         )
 
-    def _require_separable(self, cut: Cut) -> None:
-        if not cut.separable:
-            raise WiringError(
-                Fault(
-                    "W035",
-                    f"region '{cut.name}' has {len(cut.outputs)} outputs that no single value separates from its "
-                    "parameters, so it cannot get a target of its own",
-                    location_of(source_of(cut, self.traced)),
-                    "use `kernel: adjoint` with rule gradient for it",
-                )
-            )
-
     def _install(self, region: Region, piece: Piece) -> tuple[nn.Parameter, ...]:
         """Feedback weights for the region's edge kernels, installed in its graph; those that learn are returned."""
         kernels = {p.kernel for p in self.edges[region.name]}
-        if len(kernels) > 1:
-            raise WiringError(
-                Fault("W034", f"the edges of '{region.name}' have several kernels: {', '.join(sorted(kernels))}")
-            )
         if not kernels or kernels == {"adjoint"}:
             return ()
         first = self.edges[region.name][0]
         tied = {"transpose": feedback.tied_transpose, "sign": feedback.sign_symmetric}.get(first.kernel)
-        made = feedback.install(piece.module, region.name, tied, lambda path, W: self._mirror(first, path, W))
+        made = feedback.install(piece.module, tied, lambda path, W: self._mirror(first, path, W))
         object.__setattr__(piece, "run", piece.module.forward)
         if made:
             self.feedback[region.name] = made
@@ -165,10 +145,9 @@ class _Linker:
         return nn.Parameter(torch.zeros(columns, device=self.like.device, dtype=self.like.dtype))
 
     def _forward_weight(self, p: Pathway) -> Tensor:
-        matrices = [w for w in body(self.traced, self.cuts[p.source]).module.parameters() if w.ndim == 2]
-        if len(matrices) != 1:
-            raise WiringError(Fault("W031", f"init transpose: '{p.source}' has {len(matrices)} weight matrices, not 1"))
-        return matrices[0]
+        """The weight of the one Linear layer that the plan says lies between the two regions."""
+        (weight,) = [w for w in body(self.traced, self.cuts[p.source]).module.parameters() if w.ndim == 2]
+        return weight
 
     def _generator(self, name: str) -> torch.Generator:
         digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()

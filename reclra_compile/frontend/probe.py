@@ -1,0 +1,105 @@
+"""Does a traced graph compute what its model computes? Run both from equal states and compare.
+
+torch.fx is silently wrong where the forward pass changes Python state that it reads again, or writes
+into a view of a tensor. Both run twice in a row, on the example inputs and on others, as copies:
+nothing of the model changes.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from reclra_compile.errors import Fault, Location, ModelError
+from reclra_compile.frontend.user_code import line_of, shown, source_line, summary
+
+
+def probe(model: nn.Module, graph: fx.GraphModule, inputs: tuple[Any, ...]) -> None:
+    """Compare outputs and buffers of two runs; raises ModelError (M010 where the model itself fails, M105).
+
+    Models on the meta device have no values to compare and pass.
+    """
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers(), *_flat(inputs))):
+        return
+    runs = (inputs, _others(inputs))
+    theirs = _run_model(model, runs)
+    ours = _run_graph(model, graph, runs)
+    if len(ours) != len(theirs) or not all(_close(a, b) for a, b in zip(ours, theirs, strict=True)):
+        raise ModelError(
+            Fault(
+                "M105",
+                f"the traced graph of {type(model).__name__} does not compute what the model computes",
+                _forward_location(model),
+                "the forward pass probably changes Python state that it reads again, or writes into a view of a "
+                "tensor; keep state in buffers and return new values instead",
+            )
+        )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def _others(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return tuple(
+        torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x) if x.is_floating_point() else x
+        for x in inputs
+    )
+
+
+def _run_model(model: nn.Module, runs: tuple[tuple[Any, ...], ...]) -> list[Tensor]:
+    twin: nn.Module = copy.deepcopy(model)
+    twin = twin if twin.training else twin.train()
+    try:
+        return [t for inputs in runs for t in _seeded(twin, inputs)] + list(twin.buffers())
+    except Exception as error:
+        where = line_of(error)
+        quoted = f": `{source_line(where)}`" if where else ""
+        shapes = " and ".join(str(tuple(x.shape)) for x in runs[0])
+        raise ModelError(
+            Fault(
+                "M010",
+                f"the model fails on its example inputs of shape {shapes} ({summary(error)}){quoted}",
+                where,
+                "make the example inputs and the model fit each other: one tensor for each argument, batch first",
+            )
+        ) from error
+
+
+def _run_graph(model: nn.Module, graph: fx.GraphModule, runs: tuple[tuple[Any, ...], ...]) -> list[Tensor]:
+    memo: dict[int, Any] = {}
+    twin = copy.deepcopy(model, memo)
+    twin = twin if twin.training else twin.train()
+    copied = copy.deepcopy(graph, memo)  # one memo: the graph's modules are the copied model's
+    return [t for inputs in runs for t in _seeded(copied, inputs)] + list(twin.buffers())
+
+
+def _seeded(module: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return list(_flat(module(*inputs)))
+
+
+def _flat(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from _flat(v)
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from _flat(v)
+
+
+def _forward_location(model: nn.Module) -> Location | None:
+    try:
+        forward = inspect.unwrap(type(model).forward)
+        return Location(shown(inspect.getsourcefile(forward) or "?"), inspect.getsourcelines(forward)[1])
+    except (OSError, TypeError):
+        return None
