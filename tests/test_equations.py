@@ -69,9 +69,9 @@ def assert_same(program: rc.Program, model: nn.Module, expected: Result, loss, t
         torch.testing.assert_close(layer.weight.grad, dW, **close, msg=lambda m, i=i: f"ΔW of layer {i}: {m}")
         torch.testing.assert_close(layer.bias.grad, expected.b[i], **close)
     for (j, i), dE in expected.E.items():
-        E = synapses_of(program, j, i).E
-        if E.requires_grad:
-            torch.testing.assert_close(E.grad, dE, **close, msg=lambda m, j=j, i=i: f"ΔE {j}→{i}: {m}")
+        E_T = synapses_of(program, j, i).E_T
+        if E_T.requires_grad:
+            torch.testing.assert_close(E_T.grad.T, dE, **close, msg=lambda m, j=j, i=i: f"ΔE {j}→{i}: {m}")
 
 
 WIRINGS = {
@@ -149,7 +149,7 @@ def test_E8_between_neighbours_is_the_transposed_weight_update() -> None:
     model, program, *_, x, y = make(5, "relu", wiring("chain", 5, update="kolen_pollack"))
     program.step(x, y)
     for i in range(2, 6):
-        dE = synapses_of(program, i, i - 1).E.grad
+        dE = synapses_of(program, i, i - 1).E_T.grad.T
         torch.testing.assert_close(dE, getattr(model, f"l{i}").weight.grad.T, rtol=0, atol=1e-14)
 
 
@@ -162,7 +162,7 @@ def test_E9_local_readout_learns_the_regions_own_readout() -> None:
     for i in (1, 2, 3):
         synapses = synapses_of(program, 4, i)
         dE, db = local_readout(z[i], y, synapses.E.detach(), synapses.b.detach())
-        torch.testing.assert_close(synapses.E.grad, dE, rtol=0, atol=1e-12)
+        torch.testing.assert_close(synapses.E_T.grad.T, dE, rtol=0, atol=1e-12)
         torch.testing.assert_close(synapses.b.grad, db, rtol=0, atol=1e-12)
 
 
@@ -190,10 +190,10 @@ def test_local_readout_follows_any_loss() -> None:
     program.step(x, y)
     with torch.no_grad():
         z1 = torch.tanh(model.l1(x))
-    E = synapses_of(program, 3, 1).E
-    again = E.detach().clone().requires_grad_(True)
+    synapses = synapses_of(program, 3, 1)
+    again = synapses.E.detach().clone().requires_grad_(True)
     squared(z1 @ again, y).backward()
-    torch.testing.assert_close(E.grad, again.grad, rtol=0, atol=1e-12)
+    torch.testing.assert_close(synapses.E_T.grad.T, again.grad, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("phi", ["relu", "tanh", "elu"])
@@ -239,7 +239,7 @@ def test_rescaled_displacements_have_the_length_of_h_times_e_of_the_output() -> 
     h, z = net.forward(x)
     e3 = torch.softmax(z[3], 1) - nn.functional.one_hot(y, CLASSES)
     for i in (1, 2):
-        d = e3 @ synapses_of(program, 3, i).E.T
+        d = e3 @ synapses_of(program, 3, i).E.detach().T
         d = d * (h[i].norm(dim=1) * e3.norm(dim=1) / d.norm(dim=1))[:, None]
         e = PHI["tanh"](h[i]) - PHI["tanh"](h[i] - 0.1 * d)
         dW = e.T @ z[i - 1] / BATCH
@@ -277,7 +277,7 @@ def test_a_low_rank_kernel_is_its_product() -> None:
     pathways: dict[int, list] = {}
     for p in program.plan.pathways:
         s = program.synapses.get_submodule(p.name)
-        pathways.setdefault(int(p.target[1:]), []).append((int(p.source[1:]), (s.A @ s.B.T).detach()))
+        pathways.setdefault(int(p.target[1:]), []).append((int(p.source[1:]), s.E.detach()))
     loss = program.step(x, y)
     expected = run(net, x, y, pathways, Rule(beta=0.1), "kolen_pollack")
     for i, dW in expected.W.items():
@@ -285,5 +285,5 @@ def test_a_low_rank_kernel_is_its_product() -> None:
     torch.testing.assert_close(loss, expected.loss)
     for (j, i), dE in expected.E.items():
         s = program.synapses.get_submodule(f"l{j}->l{i}")
-        torch.testing.assert_close(s.A.grad, dE @ s.B.detach(), rtol=0, atol=1e-12)
-        torch.testing.assert_close(s.B.grad, dE.T @ s.A.detach(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(s.A_T.grad.T, dE @ s.B_T.detach().T, rtol=0, atol=1e-12)
+        torch.testing.assert_close(s.B_T.grad.T, dE.T @ s.A_T.detach().T, rtol=0, atol=1e-12)

@@ -68,8 +68,8 @@ def direction(target: Target) -> Callable[[Tensor], Tensor] | None:
 
 def discrepancy(target: Target, m: Tensor) -> Tensor:
     """κ ‖m‖_p^q averaged over the batch: the region's term of D(Θ), E2. m: (N, …); scalar."""
-    flat = m.flatten()
     if (target.p, target.q) == (2, 2):
+        flat = m.flatten()
         return torch.dot(flat, flat) * (target.kappa / m.shape[0])
     norms = torch.linalg.vector_norm(m.flatten(1), target.p, dim=1)
     mean: Tensor = norms.pow(target.q).mean()

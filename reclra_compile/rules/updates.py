@@ -30,10 +30,7 @@ def local_readout(
     synapses: Synapses, bias: nn.Parameter | None, z_NI: Tensor, gradient: Callable[[Tensor], Tensor], gamma: float
 ) -> Factors:
     """E9: ΔE = γ z (∂loss/∂r)ᵀ with the read-out r = Eᵀ z + b; `gradient` maps r (N, source) to ∂loss/∂r."""
-    readout = synapses.read(z_NI)
-    if bias is not None:
-        readout += bias
-    v = gradient(readout)
+    v = gradient(synapses.read(z_NI, bias))
     if gamma != 1.0:
         v = v * gamma
     if bias is not None and bias.requires_grad:

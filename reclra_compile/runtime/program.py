@@ -57,6 +57,7 @@ class Program:
         with torch.no_grad():
             for run in self._steps:
                 run(slots)
+            state.finish()
         self._discrepancy = state.discrepancy
         loss: Tensor = slots[self._loss]
         return loss

@@ -102,7 +102,8 @@ class SplitRegion:
             z = self.phi(z)
         if self.tail is None:
             live.z, live.outputs = z, (z,)
-            return (z.detach(),), z.detach(), live
+            z = z.detach() if self.phi_graph else z
+            return (z,), z, live
         if self.tail_graph and not self.phi_graph:
             live.end = z = z.detach().requires_grad_(True)
         live.z = z

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 Slots = list[Any]
 
@@ -23,12 +24,22 @@ class Errors(NamedTuple):
 
 @dataclass(slots=True)
 class StepState:
-    """The current step: loss scale, batch size, terms of D(Θ), and one-hot labels once made."""
+    """The current step: loss scale, batch size, terms of D(Θ), one-hot labels once made, and the weight
+    updates that wait for the end of the step, as (root, cotangent, parameters).
+    """
 
     scale: float = 1.0
     batch: int = 1
     discrepancy: dict[str, Tensor] = field(default_factory=dict)
     one_hot: Tensor | None = None
+    pending: list[tuple[Tensor, Tensor, tuple[nn.Parameter, ...]]] = field(default_factory=list)
+
+    def finish(self) -> None:
+        """Run the waiting weight updates in one call of autograd, whose overhead they share."""
+        ready = [(r, c, ps) for r, c, ps in self.pending if r.requires_grad]
+        if ready:
+            into = dict.fromkeys(p for _, _, ps in ready for p in ps if p.requires_grad)
+            torch.autograd.backward([r for r, _, _ in ready], [c for _, c, _ in ready], inputs=list(into))
 
 
 class SlotMap:

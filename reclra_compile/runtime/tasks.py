@@ -24,6 +24,9 @@ from reclra_compile.schedule.lower import activity
 
 Step = Callable[[Slots], None]
 
+#: below this a region's VJP costs less than the call of autograd that runs it: such updates are run together
+SMALL_FLOPS = 20_000_000
+
 
 @dataclass
 class Linked:
@@ -208,6 +211,13 @@ def _update(task: Task, linked: Linked) -> Step:
     e, h = linked.slot(f"e.{region.name}"), linked.slot(f"h.{region.name}")
     edges = [(linked.slot(v), _positions(linked.pathways[v[2:]], linked)) for v in task.writes if v.startswith("d.")]
     whole = isinstance(code, WholeRegion)
+    if isinstance(code, SplitRegion) and not edges and region.weight_flops <= SMALL_FLOPS:
+        learned = code.learned
+
+        def later(v: Slots) -> None:
+            v[0].pending.append((v[h].roots[0], v[e].c, learned))
+
+        return later
 
     def run(v: Slots) -> None:
         live = v[h]
