@@ -29,6 +29,12 @@ DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
 @click.option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="[default: *]")
 @click.option("--schedule", type=click.Choice(["constant", "linear", "cosine"]),
               help="how the learning rate falls to 0 over the epochs  [default: *]")  # fmt: skip
+@click.option("--warmup", type=click.FloatRange(min=0, max=1, max_open=True), metavar="X",
+              help="share of the run over which the rate rises  [default: *]")
+@click.option("--readout-rate", type=click.FloatRange(min=0, min_open=True), metavar="X",
+              help="factor on the rate of local_readout synapses  [default: *]")
+@click.option("--beta2", type=click.FloatRange(min=0, max=1, max_open=True), metavar="X",
+              help="decay of Adam's second moments  [default: *]")
 @click.option("--clip", type=click.FloatRange(min=0), metavar="X", help="largest gradient norm, 0: any  [default: *]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="first seed  [default: 0]")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, metavar="K",

@@ -20,7 +20,9 @@ from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Job, Member
 from reclra_compile.train.loop import with_flags
 
-SETTINGS = ("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "clip")
+SETTINGS = (
+    "epochs", "batch_size", "lr", "readout_rate", "optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
