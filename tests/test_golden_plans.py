@@ -19,6 +19,7 @@ from reclra_compile.verify import verify
 FOLDER = Path(__file__).parent / "golden"
 PAIRS = [
     ("mlp", "depth1"),
+    ("mlp", "depth1_literal"),
     ("mlp", "depth1_paper"),
     ("mlp", "depth2"),
     ("mlp", "depth2_paper"),

@@ -115,9 +115,9 @@ def test_compared_wirings_share_weights_data_order_and_budget(folder: Path) -> N
     ours, theirs = results("--compare", "long.yaml")
     assert theirs["wiring"] == "long"
     assert [len(r["history"][0]) for r in (ours, theirs)] == [2, 2]
-    assert ours["settings"]["batch_size"] == theirs["settings"]["batch_size"] == 128
+    assert ours["settings"]["batch_size"] == theirs["settings"]["batch_size"] == 64
     assert theirs["settings"]["lr"] == 0.01
-    alone = results("--wiring", "long.yaml", "--batch-size", "128")[0]
+    alone = results("--wiring", "long.yaml", "--batch-size", "64")[0]
     assert timeless(alone["history"]) == timeless(theirs["history"]), "what else is compared changes nothing"
 
 
@@ -148,7 +148,7 @@ def test_summary_makes_the_comparison_clear() -> None:
     side = "above" if difference > 0 else "below"
     assert f"depth2: test error {ours[1]} %, {abs(difference):.2f} points {side} backprop's {theirs[1]} %" in text
     assert "same weights, data order, batches and epochs for all" in text
-    assert "digits: 1,437 training and 360 test images, 2 epochs of batch 128, seed 0" in text
+    assert "digits: 1,437 training and 360 test images, 2 epochs of batch 64, seed 0" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -166,7 +166,7 @@ def test_settings_come_from_flags_then_wiring() -> None:
     expected = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.0, "schedule": "cosine", "clip": 1.0}
     assert settings.items() >= {**expected, "batch_size": 64, "epochs": 1}.items()
     assert results(epochs=1)[0]["settings"]["weight_decay"] == 0.1
-    assert "adam, lr 0.001 linear" in train("--optimizer", "adam", epochs=1).stdout
+    assert "adam, lr 0.002 linear" in train("--optimizer", "adam", epochs=1).stdout
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_constant_rate_can_be_extended() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--lr", "0.5"), "other settings: lr was 0.001 and is 0.5"),
-        (("--batch-size", "64"), "other settings: batch_size was 128 and is 64"),
+        (("--lr", "0.5"), "other settings: lr was 0.002 and is 0.5"),
+        (("--batch-size", "32"), "other settings: batch_size was 64 and is 32"),
         (("--validation", "100"), "training images was 1437 and is 1337"),
         (("--epochs", "5"), "other settings: epochs was 2 and is 5"),
     ],
@@ -463,7 +463,7 @@ def test_weights_that_the_last_step_breaks_are_not_saved(monkeypatch: pytest.Mon
     monkeypatch.setattr(TrainingView, "step", poison)
     done = train("--run-dir", "runs")
     assert done.exit_code == 2
-    assert "a weight is not finite after step 24 (epoch 2); all regions are finite, the error synapses '" in done.stderr
+    assert "a weight is not finite after step 46 (epoch 2); all regions are finite, the error synapses '" in done.stderr
     assert torch.load("runs/depth2/seed0/checkpoint.pt", weights_only=True)["epoch"] == 1
 
 
@@ -539,7 +539,7 @@ def test_progress_on_a_terminal() -> None:
     shown = terminal("train", "small.py", "--epochs", "2", "--threads", "1", "--compare", "backprop")
     lines = re.split(r"[\r\n]+", shown)
     assert max(map(len, lines)) <= 80
-    assert any("depth2, seed 0 ━" in line and "/24 steps" in line for line in lines)
+    assert any("depth2, seed 0 ━" in line and "/46 steps" in line for line in lines)
     assert any(line.startswith("    2/2  ") for line in lines)
     assert any(line.startswith("depth2: test error ") for line in lines)
 

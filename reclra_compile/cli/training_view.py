@@ -129,11 +129,11 @@ def _name(member: Member) -> str:
 
 
 def _settings(s: Training) -> str:
-    decay = f", weight decay {s.weight_decay:g}" if s.weight_decay else ""
+    decay = f", decay {s.weight_decay:g}" if s.weight_decay else ""
     clip = f", clip {s.clip:g}" if s.clip else ""
     schedule = "" if s.schedule == "constant" else f" {s.schedule}"
     warmup = f" after a warm-up of {100 * s.warmup:g} %" if s.warmup else ""
-    readouts = f", read-outs {s.readout_rate:g} × lr" if s.readout_rate != 1 else ""
+    readouts = f", read-outs ×{s.readout_rate:g}" if s.readout_rate != 1 else ""
     return f"{s.optimizer}, lr {s.lr:g}{schedule}{warmup}{readouts}{decay}{clip}, batch {s.batch_size}"
 
 

@@ -27,8 +27,11 @@ def probe(model: nn.Module, graph: fx.GraphModule, inputs: tuple[Any, ...]) -> N
     if any(t.is_meta for t in (*model.parameters(), *model.buffers(), *_flat(inputs))):
         return
     runs = (inputs, _others(inputs))
-    theirs = _run_model(model, runs)
-    ours = _run_graph(model, graph, runs)
+    twin = copy.deepcopy(model)
+    theirs = _run_model(twin if twin.training else twin.train(), runs)
+    # The graph runs on buffers and Python state of its own, with the twin's parameters.
+    memo: dict[int, Any] = {id(p): q for p, q in zip(model.parameters(), twin.parameters(), strict=True)}
+    ours = _run_graph(copy.deepcopy(model, memo), copy.deepcopy(graph, memo), runs)
     if len(ours) != len(theirs) or not all(_close(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise ModelError(
             Fault(
@@ -54,10 +57,8 @@ def _others(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _run_model(model: nn.Module, runs: tuple[tuple[Any, ...], ...]) -> list[Tensor]:
-    twin: nn.Module = copy.deepcopy(model)
-    twin = twin if twin.training else twin.train()
     try:
-        return [t for inputs in runs for t in _seeded(twin, inputs)] + list(twin.buffers())
+        return [t for inputs in runs for t in _seeded(model, inputs)] + list(model.buffers())
     except Exception as error:
         where = line_of(error)
         quoted = f": `{source_line(where)}`" if where else ""
@@ -73,11 +74,10 @@ def _run_model(model: nn.Module, runs: tuple[tuple[Any, ...], ...]) -> list[Tens
 
 
 def _run_graph(model: nn.Module, graph: fx.GraphModule, runs: tuple[tuple[Any, ...], ...]) -> list[Tensor]:
-    memo: dict[int, Any] = {}
-    twin = copy.deepcopy(model, memo)
-    twin = twin if twin.training else twin.train()
-    copied = copy.deepcopy(graph, memo)  # one memo: the graph's modules are the copied model's
-    return [t for inputs in runs for t in _seeded(copied, inputs)] + list(twin.buffers())
+    """`graph` was copied together with `model`: its modules, and so the buffers it changes, are the model's."""
+    if not model.training:
+        model.train()
+    return [t for inputs in runs for t in _seeded(graph, inputs)] + list(model.buffers())
 
 
 def _seeded(module: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
