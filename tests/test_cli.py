@@ -424,3 +424,10 @@ def test_check_against_a_model(folder: Path) -> None:
 
 def test_schema() -> None:
     assert json.loads(run("schema").stdout) == json.loads(json.dumps(json_schema()))
+
+
+def test_figure_1_of_the_paper_has_two_waves_of_errors() -> None:
+    model, wiring = ROOT / "examples" / "figure1.py", ROOT / "examples" / "figure1.yaml"
+    result = CliRunner().invoke(main, [str(model), "--wiring", str(wiring), "--json"])
+    waves = [[int(n.removeprefix("layer")) for n in wave] for wave in json.loads(result.stdout)["waves"]]
+    assert waves == [[9], [8, 5, 2], [7, 6, 4, 3, 1]]
