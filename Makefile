@@ -28,7 +28,7 @@ demo: $(READY)
 	@mkdir -p build
 	$(BIN)/reclra-compile examples/mlp_digits.py --wiring wiring/depth2.yaml
 	$(BIN)/reclra-compile train examples/mlp_digits.py --wiring wiring/depth2.yaml --compare backprop \
-	  --epochs 25 --batch-size 32 --graph $(GRAPH)
+	  --epochs 40 --batch-size 32 --graph $(GRAPH)
 	@echo "open $(CURDIR)/$(GRAPH) in a browser to see the error pathways"
 
 lint: $(READY)
