@@ -49,6 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with a small model; one thread, as a busy machine is slow with more."""
     (tmp_path / "small.py").write_text(SMALL.format(width=48, classes=10, inputs=64))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECLRA_DATA", raising=False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path
