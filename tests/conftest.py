@@ -6,12 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 # Small tensors gain nothing from more threads, and on a shared machine lose much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Continuous integration repeats the same examples; a run by hand looks for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("hand", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "hand")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
