@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from reclra_compile.errors import Fault, Location, ModelError, nearest
 from reclra_compile.frontend import user_code
+from reclra_compile.frontend.probe import model_fails
 from reclra_compile.frontend.user_code import place, run
 
 CODES: dict[str, str] = {
@@ -264,14 +265,7 @@ def _try(model: nn.Module, inputs: tuple[Any, ...], module: ModuleType) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             twin(*inputs)
     except Exception as error:
-        line = user_code.line_of(error)
-        quoted = f": `{user_code.source_line(line)}`" if line else ""
-        shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
-        raise ModelError(
-            Fault("M010", f"the model fails on its example inputs of shape {shapes} "
-                  f"({user_code.summary(error)}){quoted}", line or where,
-                  "make `example_inputs` and the model fit each other: one tensor for each argument, batch first")
-        ) from error  # fmt: skip
+        raise ModelError(model_fails(error, inputs, "`example_inputs`", where)) from error
 
 
 def _not_copyable(model: nn.Module, error: Exception, where: Location) -> Fault:

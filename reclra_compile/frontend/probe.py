@@ -44,6 +44,22 @@ def probe(model: nn.Module, graph: fx.GraphModule, inputs: tuple[Any, ...]) -> N
         )
 
 
+def model_fails(error: Exception, inputs: tuple[Any, ...], called: str, where: Location | None = None) -> Fault:
+    """The report (M010) of a model that fails on its example inputs, which the user knows as `called`.
+
+    It names the user's line in the traceback; `where` is the place if there is none.
+    """
+    line = line_of(error)
+    quoted = f": `{source_line(line)}`" if line else ""
+    shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
+    return Fault(
+        "M010",
+        f"the model fails on its example inputs of shape {shapes} ({summary(error)}){quoted}",
+        line or where,
+        f"make {called} and the model fit each other: one tensor for each argument, batch first",
+    )
+
+
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
 
@@ -60,17 +76,7 @@ def _run_model(model: nn.Module, runs: tuple[tuple[Any, ...], ...]) -> list[Tens
     try:
         return [t for inputs in runs for t in _seeded(model, inputs)] + list(model.buffers())
     except Exception as error:
-        where = line_of(error)
-        quoted = f": `{source_line(where)}`" if where else ""
-        shapes = " and ".join(str(tuple(x.shape)) for x in runs[0])
-        raise ModelError(
-            Fault(
-                "M010",
-                f"the model fails on its example inputs of shape {shapes} ({summary(error)}){quoted}",
-                where,
-                "make the example inputs and the model fit each other: one tensor for each argument, batch first",
-            )
-        ) from error
+        raise ModelError(model_fails(error, runs[0], "the example inputs")) from error
 
 
 def _run_graph(model: nn.Module, graph: fx.GraphModule, runs: tuple[tuple[Any, ...], ...]) -> list[Tensor]:

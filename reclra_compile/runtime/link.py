@@ -93,7 +93,7 @@ class _Linker:
         learned += self._install(region, piece)
         positions = {n: k for k, n in enumerate(cut.inputs)}
         inputs = tuple(positions[n] for n in piece.inputs)
-        if target is None or region.name in self.whole:
+        if target is None or undivided:
             return WholeRegion(piece.run, inputs, listens, learned)
         end = tail(self.traced, cut)
         phi = cut.phi[1] if cut.phi else None

@@ -63,10 +63,6 @@ class WholeRegion:
         live.roots = result if isinstance(result, tuple) else (result,)
         return tuple(o.detach() if isinstance(o, Tensor) else o for o in live.roots), live
 
-    def backward(self, live: Live, cotangents: Cotangents) -> None:
-        """E5; see `vjp`."""
-        vjp(live, live.roots, cotangents, self.learned)
-
 
 @dataclass(frozen=True)
 class SplitRegion:
@@ -140,16 +136,12 @@ class SplitRegion:
         live.extra = {k: g for (k, _), g in zip(inputs, grads[1:], strict=True) if g is not None}
         return total([grads[0], None if self.phi_graph else at_z])
 
-    def backward(self, live: Live, cotangents: Cotangents) -> None:
-        """E5; see `vjp`."""
-        vjp(live, live.roots, cotangents, self.learned)
 
-
-def vjp(live: Live, roots: Sequence[Any], cotangents: Cotangents, learned: Sequence[nn.Parameter]) -> None:
-    """Accumulate the VJP of `roots` into `.grad` of the parameters and of the listened-to inputs."""
+def vjp(live: Live, cotangents: Cotangents, learned: Sequence[nn.Parameter]) -> None:
+    """E5: accumulate the VJP of the region's roots into `.grad` of the parameters and of the listened-to inputs."""
     given = [
         (r, c)
-        for r, c in zip(roots, cotangents, strict=False)
+        for r, c in zip(live.roots, cotangents, strict=False)
         if c is not None and isinstance(r, Tensor) and r.requires_grad
     ]
     into = [p for p in learned if p.requires_grad] + list(live.leaves.values())
@@ -158,7 +150,7 @@ def vjp(live: Live, roots: Sequence[Any], cotangents: Cotangents, learned: Seque
 
 
 def heard(live: Live, position: int) -> Tensor | None:
-    """The cotangent of input `position`, after `backward`."""
+    """The cotangent of input `position`, after `vjp`."""
     return total([live.leaves[position].grad, live.extra.get(position)])
 
 

@@ -18,8 +18,8 @@ from reclra_compile.rules import targets as rules
 from reclra_compile.rules import updates
 from reclra_compile.rules.kernels import Synapses
 from reclra_compile.runtime.loss import LossFunction, is_plain_cross_entropy, loss_and_gradient, reduction_of
-from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total
-from reclra_compile.runtime.state import Errors, SlotMap, Slots
+from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total, vjp
+from reclra_compile.runtime.state import Errors, SlotMap, Slots, StepState
 from reclra_compile.schedule.lower import activity
 
 Step = Callable[[Slots], None]
@@ -131,10 +131,15 @@ def _whole_errors(region: Region, at_outputs: list[int], linked: Linked) -> Step
     def run(v: Slots) -> None:
         v[e] = v[at_outputs[0]] if one else tuple(map(total, zip(*(v[i] for i in at_outputs), strict=True)))
         if record and v[e][0] is not None:
-            flat = v[e][0].flatten()
-            v[0].discrepancy[region.name] = torch.dot(flat, flat) / (v[0].scale ** 2 * v[0].batch)
+            _record_output(v[0], region.name, v[e][0])
 
     return run
+
+
+def _record_output(state: StepState, name: str, c: Tensor) -> None:
+    """The output's term of D(Θ): ‖e_L‖² averaged over the batch, from e_L in units of the loss."""
+    flat = c.flatten()
+    state.discrepancy[name] = torch.dot(flat, flat) / (state.scale**2 * state.batch)
 
 
 def _cotangents(v: Slots, slots: list[int], factor: float) -> list[Tensor | None]:
@@ -161,8 +166,7 @@ def _gradient_errors(
             c = torch.zeros_like(v[h].roots[0]) if arrived is None else arrived
             v[e] = Errors(c * (1.0 / scale) if read else None, c)
         if record:
-            flat = v[e].c.flatten()
-            v[0].discrepancy[region.name] = torch.dot(flat, flat) / (scale**2 * v[0].batch)
+            _record_output(v[0], region.name, v[e].c)
 
     return run
 
@@ -210,9 +214,8 @@ def _update(task: Task, linked: Linked) -> Step:
     region, code = linked.regions[task.subject], linked.codes[task.subject]
     e, h = linked.slot(f"e.{region.name}"), linked.slot(f"h.{region.name}")
     edges = [(linked.slot(v), _positions(linked.pathways[v[2:]], linked)) for v in task.writes if v.startswith("d.")]
-    whole = isinstance(code, WholeRegion)
-    if isinstance(code, SplitRegion) and not edges and region.weight_flops <= SMALL_FLOPS:
-        learned = code.learned
+    whole, learned = isinstance(code, WholeRegion), code.learned
+    if not whole and not edges and region.weight_flops <= SMALL_FLOPS:
 
         def later(v: Slots) -> None:
             v[0].pending.append((v[h].roots[0], v[e].c, learned))
@@ -221,7 +224,7 @@ def _update(task: Task, linked: Linked) -> Step:
 
     def run(v: Slots) -> None:
         live = v[h]
-        code.backward(live, v[e] if whole else (v[e].c,))
+        vjp(live, v[e] if whole else (v[e].c,), learned)
         for slot, positions in edges:
             v[slot] = tuple(total([heard(live, k) for k in ks]) for ks in positions)
 
