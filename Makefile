@@ -44,6 +44,8 @@ check-all: lint
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/architectures.py
+	$(BIN)/python benchmarks/perturbative.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,80 +4,121 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reclra_compile.errors import Fault, PlanError
+from reclra_compile.errors import Fault, PlanError, WiringError
+from reclra_compile.frontend.cut import Cut, Ground, joined, survey
 from reclra_compile.frontend.measure import measure, value_names
-from reclra_compile.frontend.partition import Cut, partition
-from reclra_compile.frontend.trace import Traced, trace
-from reclra_compile.ir import Placement, Plan, Region
+from reclra_compile.frontend.partition import layers
+from reclra_compile.frontend.trace import trace
+from reclra_compile.ir import Placement, Plan, Region, Target
 from reclra_compile.placement.cost import predict
+from reclra_compile.placement.recompute import recomputed
 from reclra_compile.runtime.feasible import check_feasible
 from reclra_compile.runtime.link import link
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program
 from reclra_compile.schedule.lower import lower
 from reclra_compile.schedule.order import frees, order
-from reclra_compile.spec.advice import warnings_for
+from reclra_compile.spec.advice import idle_warning, warnings_for
+from reclra_compile.spec.divide import Part, divide, with_granularity, with_unreached
 from reclra_compile.spec.graph import RegionGraph
-from reclra_compile.spec.load import load_wiring
-from reclra_compile.spec.resolve import resolve
-from reclra_compile.spec.schema import Wiring
+from reclra_compile.spec.load import Loaded, load_wiring
+from reclra_compile.spec.nest import resolve_nested
+from reclra_compile.spec.schema import MemorySpec, Wiring
+from reclra_compile.spec.select import select
 from reclra_compile.verify import verify
 
+Unreached = Literal["refuse", "freeze", "backprop"]
 WiringSource = str | os.PathLike[str] | Mapping[str, object] | Wiring
 
 
 def compile(
     model: nn.Module,
-    example_inputs: Tensor | tuple[Any, ...],
+    example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
     wiring: WiringSource | None = None,
     *,
     plan: Plan | None = None,
     loss_fn: LossFunction = F.cross_entropy,
     reduction: str | None = None,
     seed: int = 0,
+    granularity: str | None = None,
+    output: str | int | None = None,
+    unreached: Unreached = "refuse",
 ) -> Program:
     """Compile `model` with `wiring` (a shipped name, a path, a dict or a Wiring; default "depth2").
 
-    `example_inputs`: a tensor or a tuple of positional inputs, batch first. `loss_fn(output, target)`
-    gives a scalar that is a mean or a sum over the batch (found out on the first step, or said by
-    `reduction`). `seed` draws the error synapses; torch's own random state is not touched. With `plan`,
-    that plan is checked against the model and run instead of a wiring.
-    Raises ModelError, WiringError or PlanError.
+    `example_inputs`: a tensor, a tuple of positional inputs or a dict of named ones, batch first.
+    `loss_fn(output, target)` gives a scalar that is a mean or a sum over the batch (found out on the first
+    step, or said by `reduction`). `seed` draws the error synapses; torch's own random state is not touched.
+    `granularity` ("layer", "block", "groups=K") replaces that of the wiring; `output` chooses one output of a
+    model that has several, by name or position. `unreached`: regions that no error reaches are an error
+    ("refuse"), do not learn ("freeze"), or learn by exact backpropagation ("backprop"). With `plan`, that
+    plan is checked against the model and run instead of a wiring. Raises ModelError, WiringError or PlanError.
     """
-    if plan is not None and wiring is not None:
+    if plan is not None and (wiring is not None or granularity is not None):
         raise PlanError(Fault("P012", "give a wiring or a plan, not both"))
-    traced = trace(model, example_inputs)
-    cuts = partition(traced)
-    regions = measure(traced, cuts)
+    ground = survey(trace(model, example_inputs, output))
+    found = layers(ground)
     if plan is None:
-        plan = make_plan(traced, cuts, regions, "depth2" if wiring is None else wiring)
+        plan, cuts = make_plan(ground, found, "depth2" if wiring is None else wiring, granularity, unreached)
     else:
-        check_plan(plan, regions)
-        check_feasible(plan, traced, cuts)
-    linked, synapses = link(plan, traced, cuts, loss_fn, seed, reduction)
-    return Program(plan, model, linked, synapses)
+        cuts = check_plan(plan, ground, found)
+    linked, synapses = link(plan, ground.traced, cuts, loss_fn, seed, reduction)
+    return Program(plan, model, linked, synapses, output)
 
 
-def plan_for(model: nn.Module, example_inputs: Tensor | tuple[Any, ...], wiring: WiringSource = "depth2") -> Plan:
-    """The plan alone: nothing is linked and no synapse is allocated."""
-    traced = trace(model, example_inputs)
-    cuts = partition(traced)
-    return make_plan(traced, cuts, measure(traced, cuts), wiring)
+def plan_for(
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
+    wiring: WiringSource = "depth2",
+    *,
+    granularity: str | None = None,
+    output: str | int | None = None,
+    unreached: Unreached = "refuse",
+) -> Plan:
+    """The plan alone: nothing is linked, no synapse is allocated, and a model on the meta device stays there."""
+    ground = survey(trace(model, example_inputs, output))
+    return make_plan(ground, layers(ground), wiring, granularity, unreached)[0]
 
 
-def make_plan(traced: Traced, cuts: tuple[Cut, ...], regions: tuple[Region, ...], wiring: WiringSource) -> Plan:
-    """load ▸ resolve ▸ lower ▸ order ▸ frees ▸ verify ▸ check against the layers."""
-    batch = len(traced.inputs[0])
-    output = value_names(traced, cuts)[next(n for n in traced.graph.nodes if n.op == "output").args[0]]
-    loaded = load_wiring(wiring)
-    resolved = resolve(loaded, RegionGraph(regions, output), batch)
-    tasks = lower(regions, resolved.targets, resolved.pathways, resolved.waves, output)
+def regions_for(
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
+    wiring: WiringSource = "backprop",
+    *,
+    granularity: str | None = None,
+    output: str | int | None = None,
+) -> tuple[tuple[Part, ...], tuple[Region, ...], tuple[Region, ...]]:
+    """The regions a wiring (or `granularity`) makes of a model: as a tree, measured, and the layers they consist of."""
+    ground = survey(trace(model, example_inputs, output))
+    found = layers(ground)
+    parts, _, regions = divided(ground, found, with_granularity(load_wiring(wiring), granularity))
+    return parts, regions, measure(ground.traced, found)
+
+
+def make_plan(
+    ground: Ground,
+    found: tuple[Cut, ...],
+    wiring: WiringSource,
+    granularity: str | None = None,
+    unreached: Unreached = "refuse",
+) -> tuple[Plan, tuple[Cut, ...]]:
+    """load ▸ divide ▸ measure ▸ resolve ▸ lower ▸ order ▸ frees ▸ verify ▸ check; the plan and its regions' nodes."""
+    traced, batch = ground.traced, len(ground.traced.inputs[0])
+    loaded = with_unreached(with_granularity(load_wiring(wiring), granularity), unreached)
+    parts, cuts, regions = divided(ground, found, loaded)
+    output = value_names(traced, cuts)[ground.output]
+    resolved = resolve_nested(loaded, parts, {r.name: r for r in regions}, output, batch)
+    idle = idle_parameters(traced.model, regions)
+    targets = keep_within(resolved.targets, loaded, RegionGraph(regions, output))
+    tasks = lower(regions, targets, resolved.pathways, resolved.waves, output)
     tasks = order(tasks)
     tasks = frees(tasks)
     plan = Plan(
@@ -90,24 +131,65 @@ def make_plan(traced: Traced, cuts: tuple[Cut, ...], regions: tuple[Region, ...]
         ),
         output=output,
         regions=regions,
-        targets=resolved.targets,
+        targets=targets,
         pathways=resolved.pathways,
         waves=resolved.waves,
         tasks=tasks,
         placement=Placement(regions=tuple((r.name, 0) for r in regions)),
-        cost=predict(regions, resolved.targets, resolved.pathways, tasks),
+        cost=predict(regions, targets, resolved.pathways, tasks),
         training=resolved.training,
-        warnings=warnings_for(resolved, regions),
+        warnings=(*warnings_for(resolved, regions), *idle_warning(idle)),
+        idle=idle,
     )
     verify(plan)
     check_feasible(plan, traced, cuts)
-    return plan
+    return plan, cuts
 
 
-def check_plan(plan: Plan, regions: tuple[Region, ...]) -> None:
-    """Raise PlanError where `plan` is unsound (P1xx) or belongs to a model of another structure (P010)."""
+def keep_within(targets: tuple[Target, ...], loaded: Loaded, graph: RegionGraph) -> tuple[Target, ...]:
+    """`targets` with `recompute` set as the wiring's `memory:` asks."""
+    wiring = loaded.wiring
+    if not isinstance(wiring, Wiring) or wiring.memory == MemorySpec():
+        return targets
+    chosen: list[str] = []
+    if wiring.memory.recompute is not None:
+        selected = select(wiring.memory.recompute, graph, graph.regions)
+        if selected.problems:
+            where = loaded.where("memory", "recompute")
+            raise WiringError(Fault(p.code, p.message, where, p.fix) for p in selected.problems)
+        chosen = selected.regions
+    return recomputed(tuple(graph.regions.values()), targets, chosen, wiring.memory.activations or 0)
+
+
+def idle_parameters(model: nn.Module, regions: tuple[Region, ...]) -> tuple[str, ...]:
+    """Parameters in no region: the output does not depend on them."""
+    used = {name for r in regions for name in r.parameters}
+    return tuple(name for name, p in model.named_parameters() if name not in used and p.requires_grad)
+
+
+def divided(
+    ground: Ground, found: tuple[Cut, ...], loaded: Loaded
+) -> tuple[tuple[Part, ...], tuple[Cut, ...], tuple[Region, ...]]:
+    """The regions a wiring asks for: as a tree of parts, as nodes of the graph, and measured."""
+    regions = measure(ground.traced, found)
+    last = next(c.name for c in found if ground.output in c.nodes)
+    parts = divide(regions, last, loaded)
+    finals = [final for part in parts for final in part.regions()]
+    if any(part.layers != (part.name,) for part, _ in finals):
+        found = joined(ground, found, [(part.name, part.layers) for part, _ in finals])
+        regions = measure(ground.traced, found)
+    within = {part.name: around for part, around in finals}
+    return parts, found, tuple(replace(r, within=within[r.name]) for r in regions)
+
+
+def check_plan(plan: Plan, ground: Ground, found: tuple[Cut, ...]) -> tuple[Cut, ...]:
+    """The regions of `plan` in the model; raises PlanError for an unsound plan (P1xx) or another model's (P010)."""
     verify(plan)
-    model = fingerprint(regions)
+    wanted = [(r.name, r.layers or (r.name,)) for r in plan.regions]
+    cuts = found
+    if Counter(n for _, names in wanted for n in names) == Counter(c.name for c in found):
+        cuts = joined(ground, found, wanted)
+    model = fingerprint(measure(ground.traced, cuts))
     if not plan.fingerprint == fingerprint(plan.regions) == model:
         edited = "; its regions were edited since" if plan.fingerprint == model else ""
         raise PlanError(
@@ -118,9 +200,13 @@ def check_plan(plan: Plan, regions: tuple[Region, ...]) -> None:
                 fix="compile the model again, or load the model the plan was made for",
             )
         )
+    check_feasible(plan, ground.traced, cuts)
+    return cuts
 
 
 def fingerprint(regions: tuple[Region, ...]) -> str:
     """Twelve hex digits that identify a model's structure: regions, edges, shapes and parameters."""
-    facts = [(r.name, r.op, r.phi, r.inputs, r.outputs, r.shape, r.parameters, r.parameter_count) for r in regions]
+    facts = [
+        (r.name, r.layers, r.op, r.phi, r.inputs, r.outputs, r.shape, r.parameters, r.parameter_count) for r in regions
+    ]
     return "m" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -32,6 +32,13 @@ class Region:
     is false where z's first dimension is not the batch. `weight_count` is the part of `parameter_count` in
     matrices and filters. FLOPs: `forward_flops` of E1, `weight_flops` of the VJP with respect to the
     parameters (E5), `input_flops` of the VJP with respect to the inputs (what backprop's dX costs).
+    `saved_bytes` is what autograd keeps for E5 beside parameters and the region's inputs, for the batch.
+
+    `channel_axis` is the axis of `shape` that holds the channels (features); the other axes are the grid
+    of a feature map or sequence. `window` is the filter size of the region's last convolution, () where it
+    has none; `norm` is true where a normalisation lies between parameters and h; `frozen` where none of
+    its parameters requires a gradient. `within` names the blocks around it, the outermost first; `layers`
+    the layer regions that it joins, () where it is one of them.
     """
 
     name: str
@@ -46,9 +53,31 @@ class Region:
     forward_flops: int = 0
     weight_flops: int = 0
     input_flops: int = 0
+    saved_bytes: int = 0
     tail: bool = False
     batched: bool = True
+    channel_axis: int = 0
+    window: Shape = ()
+    norm: bool = False
+    frozen: bool = False
+    within: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def learns(self) -> bool:
+        """True where the region has parameters that a gradient may change."""
+        return bool(self.parameters) and not self.frozen
+
+    @property
+    def channels(self) -> int:
+        """Neurons per cell of the grid."""
+        return self.shape[self.channel_axis] if self.shape else 1
+
+    @property
+    def grid(self) -> Shape:
+        """Cells of the feature map or sequence, per axis; () for a flat vector."""
+        return tuple(s for k, s in enumerate(self.shape) if k != self.channel_axis)
 
     @property
     def size(self) -> int:
@@ -66,7 +95,8 @@ class Target:
     rule "lra": y = φ(h − β d) (E3), e = κ ∂(1/q)‖m‖_p^q/∂m with m = z − y (E4, E2), m divided by β
     where `normalize`. rule "gradient": e = d ⊙ φ'(h). `phi` other than "same" names the activation
     used for targets in place of the region's own. `rescale` sets each sample's d to the length
-    ‖h‖·‖e_L‖. `trainable` is false for frozen regions and regions without parameters.
+    ‖h‖·‖e_L‖. `trainable` is false for frozen regions and regions without parameters. With `recompute` the
+    region keeps only its inputs, and its forward pass runs again for the weight update.
     """
 
     region: str
@@ -79,6 +109,7 @@ class Target:
     phi: str = "same"
     rescale: bool = False
     trainable: bool = True
+    recompute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +117,10 @@ class Pathway:
     """Error synapses from region `source` to region `target` (E3: d_target += E e_source).
 
     `kernel` says how E is stored and applied, `update` how it learns. `rank` is used by low_rank
-    only. `init` and `scale` give the initial distribution. `synapses` counts stored entries: 0 for
-    kernels tied to the model's own weights. `flops` is one application, `update_flops` one update.
+    only. Of a feature map, `grid` is what the target's is pooled to (channel, spatial) and `source_grid`
+    what the source's is; `window` is the filter of kernel conv. `init` and `scale` give the initial
+    distribution. `synapses` counts stored entries: 0 for kernels tied to the model's own weights. `flops`
+    is one application, `update_flops` one update.
     """
 
     name: str
@@ -100,6 +133,9 @@ class Pathway:
     gamma: float = 1.0
     growth_limit: float = 0.0
     rank: int = 0
+    grid: Shape = ()
+    source_grid: Shape = ()
+    window: Shape = ()
     synapses: int = 0
     flops: int = 0
     update_flops: int = 0
@@ -160,6 +196,8 @@ class Cost:
     backprop_critical_path_flops: int = 0
     parameter_bytes: int = 0
     synapse_bytes: int = 0
+    saved_bytes: int = 0
+    backprop_saved_bytes: int = 0
 
     @property
     def flops(self) -> int:
@@ -197,7 +235,8 @@ class Plan:
     """Everything a runtime needs to execute a wiring on a model, and everything a person wants to see.
 
     `waves` are the topological generations of the wiring (wave 0 is the output region). `inputs`
-    gives (value name, shape of one sample, dtype). `fingerprint` identifies the model's structure.
+    gives (value name, shape of one sample, dtype). `fingerprint` identifies the model's structure. `idle`
+    names the parameters that the output does not depend on.
     """
 
     name: str
@@ -215,6 +254,7 @@ class Plan:
     cost: Cost = field(default_factory=Cost)
     training: Training = field(default_factory=Training)
     warnings: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     version: int = 1
 
     def __str__(self) -> str:

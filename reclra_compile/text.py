@@ -43,6 +43,7 @@ class _Head:
     batch: int
     output: str
     inputs: tuple[tuple[str, Shape, str], ...]
+    idle: tuple[str, ...] = ()
 
 
 #: record kind → dataclass and the fields written without a key at the start of the line
@@ -169,6 +170,7 @@ class _Reader:
             cost=self._one("cost", Cost()),
             training=self._one("training", Training()),
             warnings=self._all("warning"),
+            idle=head.idle,
         )
 
     def _all(self, kind: str) -> tuple[Any, ...]:

@@ -13,10 +13,10 @@ import networkx as nx
 
 from reclra_compile.errors import Fault, PlanError
 from reclra_compile.ir import Pathway, Plan, Region, Target, Task
-from reclra_compile.rules.catalogue import INITS, KERNELS, RULES, UPDATES_OF
+from reclra_compile.rules.catalogue import INITS, KERNELS, READOUTS, RULES, UPDATES_OF
 from reclra_compile.schedule.lower import lower
 from reclra_compile.schedule.order import KEPT
-from reclra_compile.spec.schema import ACTIVATIONS
+from reclra_compile.spec.parts import ACTIVATIONS
 from reclra_compile.spec.synapses import kind
 
 
@@ -94,8 +94,8 @@ def _target(t: Target, output: str, region: Region | None) -> Iterator[str]:
         yield f"has β={t.beta:g}, κ={t.kappa:g}, p={t.p}, q={t.q} out of range"
     if t.phi not in ACTIVATIONS:
         yield f"has unknown target activation '{t.phi}'"
-    if t.trainable and region and not region.parameters:
-        yield "is trainable but has no parameters"
+    if t.trainable and region and not region.learns:
+        yield "is trainable but has no parameters that learn"
 
 
 def _pathway(p: Pathway, output: str) -> Iterator[str]:
@@ -103,8 +103,8 @@ def _pathway(p: Pathway, output: str) -> Iterator[str]:
         yield f"has unknown kernel '{p.kernel}'"
     elif p.update not in UPDATES_OF[p.kernel]:
         yield f"has kernel {p.kernel}, which cannot have update '{p.update}'"
-    if p.update == "local_readout" and p.source != output:
-        yield f"has update local_readout, but comes from '{p.source}', not from the output"
+    if p.update in READOUTS and p.source != output:
+        yield f"has update {p.update}, but comes from '{p.source}', not from the output"
     if (p.kernel == "low_rank") != (p.rank > 0) or p.rank < 0:
         yield f"has kernel {p.kernel} with rank {p.rank}"
     if p.init not in _inits(p.kernel):
@@ -119,7 +119,7 @@ def _inits(kernel: str) -> set[str]:
     """Initial distributions that synapses of `kernel` can have; "none" where it has no synapses of its own."""
     if UPDATES_OF.get(kernel) == ("tied",):
         return {"none"}
-    return set(INITS) - {"auto"} - (set() if kernel == "dense" else {"transpose"})
+    return set(INITS) - {"auto"} - (set() if kernel in ("dense", "conv") else {"transpose"})
 
 
 def _edge(p: Pathway, source: Region, target: Region, first: Pathway) -> Iterator[str]:

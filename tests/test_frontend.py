@@ -115,22 +115,6 @@ def test_tracing_changes_no_python_state() -> None:
     assert model.calls == 0
 
 
-def test_a_write_into_a_view_is_refused() -> None:
-    class View(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(3, 2)
-
-        def forward(self, x):
-            y = self.fc(x)
-            v = y.view(-1)
-            v += 1
-            return y
-
-    with pytest.raises(rc.ModelError, match="M105"):
-        trace(View(), torch.randn(2, 3))
-
-
 def test_inputs_that_do_not_fit_the_model_are_refused() -> None:
     with pytest.raises(rc.ModelError, match="M010"):
         rc.compile(nn.Sequential(nn.Linear(3, 2)), torch.randn(4, 5))

@@ -9,7 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from models import build
+from architectures import ARCHITECTURES
+from models import MODELS
+from models import build as build_small
+from torch import Tensor, nn
 
 from reclra_compile.compiler import plan_for
 from reclra_compile.ir import Plan
@@ -31,6 +34,10 @@ PAIRS = [
     ("branching", "feedback_alignment"),
     ("batchnorm", "lra_e"),
     ("batchnorm", "sign_symmetry"),
+    ("batchnorm", "depth1_local"),
+    ("resnet", "blocks"),
+    ("resnet", "blocks_nested"),
+    ("resnet", "groups"),
     ("dropout", "depth2"),
     ("dropout", "backprop"),
     ("shared", "depth1"),
@@ -40,6 +47,14 @@ PAIRS = [
 
 def golden(model: str, wiring: str) -> Path:
     return FOLDER / f"{model}-{wiring}.plan"
+
+
+def build(name: str) -> tuple[nn.Module, Tensor]:
+    """A model of either collection with inputs."""
+    if name in MODELS:
+        return build_small(name)
+    model, (x,) = ARCHITECTURES[name]()
+    return model, x
 
 
 def placeless(plan: Plan) -> Plan:

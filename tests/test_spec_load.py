@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from reclra_compile.errors import Location, WiringError
 from reclra_compile.spec import load
 from reclra_compile.spec.load import CODES, Loaded, json_schema, load_wiring, shipped
-from reclra_compile.spec.schema import ACTIVATIONS, Kernel, Wiring
+from reclra_compile.spec.parts import ACTIVATIONS, Kernel
+from reclra_compile.spec.schema import Wiring
 
 FULL = """\
 version: 1

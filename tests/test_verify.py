@@ -125,7 +125,8 @@ MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
         lambda p: edit(p, Target, "out", rule="lra"), "P104",
         "region 'out' is the output: its rule is gradient, as its error comes from the loss"),
     "learns without parameters": (
-        lambda p: edit(p, Region, "fc1", parameters=()), "P104", "region 'fc1' is trainable but has no parameters"),
+        lambda p: edit(p, Region, "fc1", parameters=()), "P104",
+        "region 'fc1' is trainable but has no parameters that learn"),
     "unknown kernel": (
         lambda p: edit(p, Pathway, "out->fc3", kernel="dens"), "P104", "pathway 'out->fc3' has unknown kernel 'dens'"),
     "kernel left to choose": (

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from reclra_compile.cli.errors import Faults, reports_errors
+from reclra_compile.cli.options import granularity_option, meta_option, output_option, unreached_option
 
 
 @click.command("compile", short_help="Compile MODEL and report regions, pathways, waves and cost.")
 @click.argument("model")
 @click.option("--wiring", "-w", default="depth2", show_default=True, metavar="FILE|NAME",
               help="wiring file, or the name of a shipped wiring (see `reclra-compile wirings`)")  # fmt: skip
+@granularity_option
+@output_option
+@meta_option
+@unreached_option
 @click.option("--out", "-o", type=click.Path(dir_okay=False), metavar="PLAN", help="write the plan as text")
 @click.option("--graph", "-g", type=click.Path(dir_okay=False), metavar="FILE",
               help="draw the error graph: .html, .svg, .png or .dot")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 @reports_errors
-def compile_(model: str, wiring: str, out: str | None, graph: str | None, as_json: bool) -> str | None:
+def compile_(
+    model: str, wiring: str, granularity: str | None, output: str | None, meta: bool, unreached: Any, out: str | None,
+    graph: str | None, as_json: bool,
+) -> str | None:  # fmt: skip
     """Compile MODEL with a wiring and report regions, pathways, waves and cost.
 
     \b
@@ -41,10 +51,12 @@ def compile_(model: str, wiring: str, out: str | None, graph: str | None, as_jso
     from reclra_compile.view.draw import write_picture
 
     with faults.collected():
-        loaded = load_model(model)
+        loaded = load_model(model, meta=meta)
     faults.report()
     with loaded.blamed():
-        plan = plan_for(loaded.model, loaded.inputs, wiring)
+        plan = plan_for(
+            loaded.model, loaded.inputs, wiring, granularity=granularity, output=output, unreached=unreached
+        )
     if out:
         with faults.collected():
             write_text(out, str(plan))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from reclra_compile.errors import ReclraError
-from reclra_compile.ir import Plan
+from reclra_compile.ir import Plan, Region
+from reclra_compile.spec.divide import Part
 
 
 def plan_json(plan: Plan) -> str:
@@ -32,6 +34,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
                 "phi": r.phi,
                 "shape": r.shape,
                 "inputs": r.inputs,
+                "layers": r.layers,
+                "within": r.within,
                 "parameters": r.parameter_count,
                 "flops": {"forward": r.forward_flops, "weight": r.weight_flops, "input": r.input_flops},
                 "wave": wave.get(r.name),
@@ -47,6 +51,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
                 "to": p.target,
                 "kernel": p.kernel,
                 "rank": p.rank or None,
+                "grid": p.grid or None,
+                "reason": p.reason or None,
                 "update": p.update,
                 "init": p.init,
                 "scale": p.scale,
@@ -62,6 +68,16 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         "training": asdict(plan.training),
         "warnings": plan.warnings,
     }
+
+
+def regions_json(parts: Sequence[Part], regions: Sequence[Region]) -> str:
+    """{"regions": [...], "tree": [...]}: each region measured, and the parts with what is inside them."""
+    report = {"version": 1, "regions": [asdict(r) for r in regions], "tree": [_part(p) for p in parts]}
+    return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {"name": part.name, "layers": part.layers, "parts": [_part(p) for p in part.parts]}
 
 
 def errors_json(error: ReclraError) -> str:

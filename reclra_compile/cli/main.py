@@ -11,6 +11,7 @@ from click_default_group import DefaultGroup
 
 from reclra_compile import __version__
 from reclra_compile.cli.compile_command import compile_
+from reclra_compile.cli.regions_command import regions
 from reclra_compile.cli.train_command import train
 from reclra_compile.cli.wiring_commands import check, schema, wirings
 from reclra_compile.errors import nearest
@@ -21,6 +22,7 @@ Examples:
   reclra-compile model.py -w depth1 -g out.html  with another wiring, drawn
   reclra-compile model.py:net -w my.yaml -o net.plan
   reclra-compile train model.py --compare backprop
+  reclra-compile regions model.py --granularity block
   reclra-compile wirings                         what can follow --wiring
   reclra-compile check my.yaml model.py          every fault of a wiring at once
   reclra-compile train --help                    data, settings, seeds, resuming
@@ -76,7 +78,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compile_, train, check, wirings, schema):
+for _command in (compile_, train, regions, check, wirings, schema):
     main.add_command(_command)
 
 if __name__ == "__main__":

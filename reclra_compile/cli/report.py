@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Cell, Row, table
 from reclra_compile.errors import Location, ReclraError
@@ -74,13 +75,16 @@ def _print_plan(out: Console, plan: Plan) -> None:
     out.print(Text.assemble((plan.model, "bold"), " × ", (plan.name, "bold"), (f"   {plan.fingerprint}", "dim")))
     room = out.width if out.is_terminal else None
     regions, pathways = _regions(plan, room), _pathways(plan, room)
+    nested = any(r.within for r in plan.regions)
     if room is None:  # a file can be scrolled sideways, so that names stay whole there
         out.width = max(out.width, *(out.measure(t, options=out.options.update(max_width=10_000)).maximum
                                      for t in (regions, pathways)))  # fmt: skip
-    for made in (regions, pathways, _waves(plan), _cost(plan)):
+    for made in (regions, *([_tree(plan)] if nested else []), pathways, _waves(plan), _cost(plan)):
         out.print()
         out.print(made)
     c = plan.cost
+    for reason in _reasons(plan):
+        out.print(reason, soft_wrap=True, markup=False)
     out.print(f"memory: {_bytes(c.parameter_bytes)} of parameters, {_bytes(c.synapse_bytes)} of error synapses")
     if plan.warnings:
         out.print()
@@ -128,6 +132,24 @@ def _rule(t: Target | None) -> str:
     return rule + (f" φ={t.phi}" if t.phi != "same" else "")
 
 
+def _tree(plan: Plan) -> Tree:
+    """Blocks inside blocks: each region under the blocks around it, with what it hears."""
+    hears: dict[str, list[str]] = {}
+    for p in plan.pathways:
+        hears.setdefault(p.target, []).append(p.source)
+    root = Tree(Text(plan.model, "bold"), guide_style="dim")
+    branches: dict[tuple[str, ...], Tree] = {(): root}
+    for r in plan.regions:
+        for depth in range(len(r.within)):
+            around, name = r.within[:depth], r.within[depth]
+            here = (*around, name)
+            if here not in branches:
+                branches[here] = branches[around].add(Text(name, "bold cyan"))
+        heard = f"  ← {', '.join(hears[r.name])}" if r.name in hears else ""
+        branches[r.within].add(Text.assemble(r.name, (heard, "dim")))
+    return root
+
+
 def _pathways(plan: Plan, room: int | None) -> Table:
     columns = [("from", NAME), ("to", NAME), ("kernel", TEXT), ("synapses", NUMBER), ("init", TEXT), ("update", TEXT),
                ("wave", NUMBER)]  # fmt: skip
@@ -147,8 +169,22 @@ def _pathways(plan: Plan, room: int | None) -> Table:
 
 
 def kernel(p: Pathway) -> str:
-    """Kernel name with its rank."""
-    return f"{p.kernel} {p.rank}" if p.rank else p.kernel
+    """Kernel name with its rank, the cells it reads or the size of its filters."""
+    sizes = "×".join(map(str, p.grid if p.kernel in ("spatial", "channel") else p.window))
+    return " ".join(filter(None, (p.kernel, str(p.rank or ""), sizes)))
+
+
+def _reasons(plan: Plan) -> list[str]:
+    """Why `kernel: auto` chose what it chose, one line for pathways that share a reason."""
+    chosen: dict[tuple[str, str], list[str]] = {}
+    for p in plan.pathways:
+        if p.reason:
+            chosen.setdefault((p.kernel, p.reason), []).append(p.target)
+    lines = []
+    for (name, why), onto in chosen.items():
+        more = f" and {len(onto) - 3} more" if len(onto) > 3 else ""
+        lines.append(f"kernel auto is {name} onto {', '.join(onto[:3])}{more}: {why}")
+    return lines
 
 
 def _waves(plan: Plan) -> Table:

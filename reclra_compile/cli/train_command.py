@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from reclra_compile.cli.errors import Interrupted, reports_errors
+from reclra_compile.cli.options import granularity_option, output_option, unreached_option
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
 
@@ -18,10 +19,13 @@ DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
 @click.option("--compare", "-c", multiple=True, metavar="FILE|NAME",
               help="also train this wiring from the same weights, with the same data order, batch size and epochs; "
               "may be repeated")  # fmt: skip
-@click.option("--data", type=click.Choice(DATA), default="digits", show_default=True, help="data set")
+@click.option("--data", type=click.Choice(DATA), help="data set  [default: what MODEL's file brings, else digits]")
 @click.option("--data-dir", metavar="DIR", help="where the data set's files are  [default: $RECLRA_DATA]")
 @click.option("--validation", type=click.IntRange(min=0), default=0, metavar="N",
               help="hold N training images out and report their error  [default: 0]")  # fmt: skip
+@granularity_option
+@output_option
+@unreached_option
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="passes over the training data  [default: *]")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="samples per step  [default: *]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="learning rate  [default: *]")
@@ -50,7 +54,7 @@ DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
 @click.option("--json", "as_json", is_flag=True, help="print the results as JSON")
 @reports_errors
 def train(**options: Any) -> str | None:
-    """Train MODEL with a wiring on image data and print its test error.
+    """Train MODEL with a wiring, on images or on data its file brings, and print its test error.
 
     \b
     reclra-compile train examples/mlp_digits.py --compare backprop

@@ -11,9 +11,11 @@ import torch
 
 from reclra_compile.cli.errors import Faults
 from reclra_compile.compiler import compile, plan_for
-from reclra_compile.data.sets import load
+from reclra_compile.data.own import OwnData, own_data
+from reclra_compile.data.sets import DataSet, load
 from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.frontend.load_model import Loaded, load_model
+from reclra_compile.frontend.user_code import run
 from reclra_compile.ir import Plan
 from reclra_compile.spec.load import load_wiring
 from reclra_compile.train.checkpoint import checkpoint_of
@@ -37,8 +39,10 @@ class Setup:
 def set_up(options: dict[str, Any]) -> Setup:
     """The job that the options describe; raises ReclraError with every fault that can be found beforehand."""
     faults = Faults()
-    with faults.collected():
-        data = load(options["data"], options["data_dir"], validation=options["validation"])
+    data: DataSet | OwnData
+    if options["data"]:  # otherwise the model's file says first whether it has data of its own
+        with faults.collected():
+            data = load(options["data"], options["data_dir"], validation=options["validation"])
     with faults.collected():
         check_device(options["device"])
     members: tuple[Member, ...] = ()
@@ -50,15 +54,23 @@ def set_up(options: dict[str, Any]) -> Setup:
     with faults.collected():
         loaded = load_model(options["model"])
     faults.report()
+    if not options["data"]:
+        with faults.collected():
+            data = _own_or_digits(loaded, options)
+    faults.report()
     flags = {name: options[name] for name in SETTINGS}
-    job = Job(options["model"], data, flags, options["resume"], options["device"])
+    job = Job(
+        options["model"], data, flags, options["resume"], options["device"], _measure(loaded, data),
+        options["granularity"], options["output"], options["unreached"],
+    )  # fmt: skip
     plans: dict[str, Plan] = {}
     for member in {m.label: m for m in members}.values():
         with faults.collected():
-            plans[member.label] = _plan(member, loaded, options["plan"])
+            plans[member.label] = _plan(member, loaded, job, options["plan"])
     with faults.collected():
         for plan in list(plans.values())[:1]:
             job.fits(plan)
+            job.reaches(plan)
     with faults.collected():
         job.may_start(members)
     with faults.collected():
@@ -67,12 +79,32 @@ def set_up(options: dict[str, Any]) -> Setup:
     return Setup(_same_budget(job, plans[members[0].label]), members, plans)
 
 
-def _plan(member: Member, loaded: Loaded, file: str | None) -> Plan:
+def _own_or_digits(loaded: Loaded, options: dict[str, Any]) -> DataSet | OwnData:
+    """The data that the model's file brings, made once and kept for all runs; the digits where it brings none."""
+    own = loaded.extra("data")
+    if own is None:
+        return load("digits", options["data_dir"], validation=options["validation"])
+    file = loaded.where.file
+    value = run(own, file, "calling data()") if callable(own) else own
+    return own_data(value, file, options["validation"])
+
+
+def _measure(loaded: Loaded, data: DataSet | OwnData) -> str:
+    """"error" for classes, "loss" for everything else."""
+    if isinstance(data, OwnData) and loaded.extra("loss_fn") is not None:
+        return "loss" if data.parts["train"][1].is_floating_point() else "error"
+    return "error"
+
+
+def _plan(member: Member, loaded: Loaded, job: Job, file: str | None) -> Plan:
     if member.plan is None:
         with loaded.blamed():
-            return plan_for(loaded.model, loaded.inputs, member.wiring or "depth2")
+            return plan_for(
+                loaded.model, loaded.inputs, member.wiring or "depth2", granularity=job.granularity, output=job.output,
+                unreached=job.unreached,
+            )  # fmt: skip
     try:
-        return compile(loaded.model, loaded.inputs, plan=member.plan).plan
+        return compile(loaded.model, loaded.inputs, plan=member.plan, output=job.output).plan
     except PlanError as error:
         where = Location(str(file))
         raise PlanError(replace(f, where=f.where or where) for f in error.faults) from error

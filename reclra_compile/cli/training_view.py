@@ -16,6 +16,8 @@ from rich.text import Text
 from reclra_compile.cli.report import console, human, note
 from reclra_compile.cli.tables import NAME, NUMBER, Cell, table
 from reclra_compile.cli.train_setup import Setup
+from reclra_compile.data.own import OwnData
+from reclra_compile.data.sets import DataSet
 from reclra_compile.files import write_text
 from reclra_compile.ir import Training
 from reclra_compile.train.job import Member, Result, mean_and_deviation
@@ -100,9 +102,9 @@ class TrainingView:
             return
         groups = _by_label(results)
         self.out.print()
-        self.out.print(_results(groups, self.out.width))
+        self.out.print(_results(groups, self.out.width, self.setup.job.measure))
         self.out.print()
-        for line in _comparison(groups):
+        for line in _comparison(groups, self.setup.job.measure):
             self.out.print(escape(line), soft_wrap=True)
         if len(groups) > 1:
             self.out.print("same weights, data order, batches and epochs for all")
@@ -114,7 +116,7 @@ class TrainingView:
         seeds = sorted({r.member.seed for r in results})
         shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
         settings = results[0].settings
-        return (f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test images, "
+        return (f"{data.name}: {data.count('train'):,} training and {data.count('test'):,} test {_things(data)}, "
                 f"{settings.epochs} epochs of batch {settings.batch_size}, {shown}")  # fmt: skip
 
     def files(self, files: dict[str, str | None]) -> None:
@@ -137,6 +139,10 @@ def _settings(s: Training) -> str:
     return f"{s.optimizer}, lr {s.lr:g}{schedule}{warmup}{readouts}{decay}{clip}, batch {s.batch_size}"
 
 
+def _things(data: DataSet | OwnData) -> str:
+    return "samples" if isinstance(data, OwnData) else "images"
+
+
 def _cells(values: tuple[str, ...], run: Run) -> str:
     validates = run.valid is not None and len(run.valid[1]) > 0
     cells = zip(COLUMNS, values, strict=True)
@@ -144,12 +150,13 @@ def _cells(values: tuple[str, ...], run: Run) -> str:
 
 
 def _titles(run: Run) -> str:
-    return _cells(tuple(title for title, _ in COLUMNS), run)
+    """Errors are in percent; a loss has no unit."""
+    return _cells(tuple(title if run.measure == "error" else title.removesuffix(" %") for title, _ in COLUMNS), run)
 
 
 def _line(e: Epoch, run: Run) -> str:
     def shown(error: float | None) -> str:
-        return "" if error is None else f"{error:.2f}"
+        return "" if error is None else f"{error:.2f}" if run.measure == "error" else f"{error:.4g}"
 
     values = (f"{e.epoch}/{run.settings.epochs}", f"{e.loss:.4f}", shown(e.train_error), shown(e.valid_error),
               shown(e.test_error), f"{e.discrepancy:.2e}", _time(e.seconds))  # fmt: skip
@@ -163,14 +170,15 @@ def _time(seconds: float) -> str:
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _results(groups: dict[str, list[Result]], room: int) -> Table:
-    numbers = ("test error", "train error", "FLOPs ratio", "synapses", "time")
+def _results(groups: dict[str, list[Result]], room: int, measure: str) -> Table:
+    numbers = (f"test {measure}", f"train {measure}", "FLOPs ratio", "synapses", "time")
     columns = [("wiring", NAME), *((title, NUMBER) for title in numbers)]
     rows: list[list[Cell]] = []
     for label, runs in groups.items():
         last, plan = [r.history[-1] for r in runs], runs[0].plan
         rows.append([
-            label, Text(_percent([r.test_error for r in runs]), "bold"), _percent([e.train_error for e in last]),
+            label, Text(_mean([r.test_error for r in runs], measure), "bold"),
+            _mean([e.train_error for e in last], measure),
             f"{plan.cost.ratio:.3f}", human(sum(p.synapses for p in plan.pathways)),
             _time(mean_and_deviation(e.seconds for e in last)[0]),
         ])  # fmt: skip
@@ -184,23 +192,28 @@ def _by_label(results: list[Result]) -> dict[str, list[Result]]:
     return groups
 
 
-def _comparison(groups: dict[str, list[Result]]) -> list[str]:
-    """The first wiring's test error beside that of each other one."""
+def _comparison(groups: dict[str, list[Result]], measure: str) -> list[str]:
+    """The first wiring's test error (or loss) beside that of each other one."""
     (label, first), *others = groups.items()
     ours = [r.test_error for r in first]
     lines = []
     for other, runs in others:
         theirs = [r.test_error for r in runs]
         difference = mean_and_deviation(ours)[0] - mean_and_deviation(theirs)[0]
-        side = "the same as" if abs(difference) < 0.005 else f"{abs(difference):.2f} points "
-        side += "" if abs(difference) < 0.005 else "below" if difference < 0 else "above"
-        lines.append(f"{label}: test error {_percent(ours)}, {side} {other}'s {_percent(theirs)}")
-    return lines or [f"{label}: test error {_percent(ours)}"]
+        amount = f"{abs(difference):.2f} points" if measure == "error" else f"{abs(difference):.4g}"
+        side = f"{amount} {'below' if difference < 0 else 'above'}"
+        if abs(difference) < (0.005 if measure == "error" else 5e-5):
+            side = "the same as"
+        lines.append(f"{label}: test {measure} {_mean(ours, measure)}, {side} {other}'s {_mean(theirs, measure)}")
+    return lines or [f"{label}: test {measure} {_mean(ours, measure)}"]
 
 
-def _percent(values: list[float]) -> str:
+def _mean(values: list[float], measure: str) -> str:
+    """Mean and deviation: errors in percent, losses as they are."""
     mean, deviation = mean_and_deviation(values)
-    return f"{mean:.2f} ± {deviation:.2f} %" if len(values) > 1 else f"{mean:.2f} %"
+    if measure == "error":
+        return f"{mean:.2f} ± {deviation:.2f} %" if len(values) > 1 else f"{mean:.2f} %"
+    return f"{mean:.4g} ± {deviation:.2g}" if len(values) > 1 else f"{mean:.4g}"
 
 
 def results_json(setup: Setup, results: list[Result]) -> str:
@@ -219,7 +232,8 @@ def results_json(setup: Setup, results: list[Result]) -> str:
                 "history": [[_plain(e) for e in r.history] for r in runs],
             }
         )
-    return json.dumps({"version": 1, "data": setup.job.data.name, "results": rows}, indent=2, ensure_ascii=False)
+    report = {"version": 1, "data": setup.job.data.name, "measure": setup.job.measure, "results": rows}
+    return json.dumps(report, indent=2, ensure_ascii=False)
 
 
 def _plain(epoch: Epoch) -> dict[str, float | int | None]:

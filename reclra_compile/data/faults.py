@@ -21,6 +21,7 @@ CODES: dict[str, str] = {
     "D010": "the images do not fit the model's input",
     "D011": "the validation size or the seed is not possible",
     "D012": "the batch size is not possible",
+    "D013": "the model file's own data is not of the form that is needed",
 }
 
 

@@ -74,6 +74,15 @@ class DataSet:
     y_test: Array
     classes: int
 
+    def count(self, part: Part) -> int:
+        """Images of a part."""
+        return len({"train": self.x_train, "valid": self.x_valid, "test": self.x_test}[part])
+
+    def split(self, part: Part, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs and labels of a part, for a model that takes one image of the one shape in `shapes`."""
+        x, y = self.as_tensors(part, shapes[0])
+        return (x,), y
+
     def as_tensors(self, part: Part, sample_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """One part as float32 images in [0, 1] of the shape the model takes, and int64 labels.
 

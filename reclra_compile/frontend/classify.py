@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from reclra_compile.frontend import ops
+from reclra_compile.frontend.kinds import holds_parameters, kinds
 from reclra_compile.frontend.trace import Traced
 
 
@@ -33,7 +34,7 @@ class Classes:
 
     def learns(self, node: fx.Node) -> bool:
         """True for nodes that apply parameters, anchors or not (norms, PReLU, learned scales)."""
-        return _holds_parameters(node, self.modules) or any(self.kind[i] == "parameter" for i in node.all_input_nodes)
+        return holds_parameters(node, self.modules) or any(self.kind[i] == "parameter" for i in node.all_input_nodes)
 
     def readers(self, node: fx.Node) -> list[fx.Node]:
         """Nodes whose value needs `node`'s data (not only its shape), the graph's output included."""
@@ -42,42 +43,15 @@ class Classes:
 
 def classify(traced: Traced) -> Classes:
     """Classify every node of the traced graph; topological, one pass."""
-    parameters = {n for n, _ in traced.module.named_parameters(remove_duplicate=False)}
-    kind: dict[fx.Node, str] = {}
-    anchors: set[fx.Node] = set()
-    for node in traced.graph.nodes:
-        kind[node] = _kind(node, kind, traced, parameters)
-        if kind[node] == "activity" and _anchors(node, kind, traced.modules):
-            anchors.add(node)
-    return Classes(kind, frozenset(anchors), traced.modules)
-
-
-def _kind(node: fx.Node, kind: dict[fx.Node, str], traced: Traced, parameters: set[str]) -> str:
-    if node.op in ("placeholder", "output"):
-        return {"placeholder": "input", "output": "output"}[node.op]
-    if node.op == "get_attr":
-        return "parameter" if str(node.target) in parameters else "constant"
-    inputs = [kind[i] for i in node.all_input_nodes]
-    if ops.is_shape(node) or (inputs and "shape" in inputs and set(inputs) <= {"shape", "constant"}):
-        return "shape"
-    if _holds_parameters(node, traced.modules):
-        return "activity"
-    data = [k for k in inputs if k in ("activity", "input", "raw")]
-    if not data:
-        return "parameter" if "parameter" in inputs else "constant"
-    if "activity" in data or "parameter" in inputs or ops.is_random(node, traced.modules):
-        return "activity"  # a random cone copied into two regions would be drawn twice
-    return "raw"
-
-
-def _holds_parameters(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    return node.op == "call_module" and next(modules[str(node.target)].parameters(), None) is not None
+    kind = kinds(traced.module, traced.modules)
+    anchors = frozenset(n for n in traced.graph.nodes if kind[n] == "activity" and _anchors(n, kind, traced.modules))
+    return Classes(kind, anchors, traced.modules)
 
 
 def _anchors(node: fx.Node, kind: dict[fx.Node, str], modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         module = modules[str(node.target)]
-        return _holds_parameters(node, modules) and not isinstance(module, (*ops.NORMS, nn.PReLU))
+        return holds_parameters(node, modules) and not isinstance(module, (*ops.NORMS, nn.PReLU))
     return ops.name_of(node, modules) in ops.PARAMETRIC_FUNCTIONS and any(
         kind[i] == "parameter" for i in node.all_input_nodes
     )

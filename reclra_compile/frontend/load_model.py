@@ -6,13 +6,12 @@ Loading runs the user's file, each time anew.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from reclra_compile.errors import Fault, Location, ModelError, nearest
 from reclra_compile.frontend import user_code
-from reclra_compile.frontend.probe import model_fails
+from reclra_compile.frontend.first_run import run_once
 from reclra_compile.frontend.user_code import place, run
 
 CODES: dict[str, str] = {
@@ -40,17 +39,33 @@ CODES: dict[str, str] = {
 }
 
 USUAL = ("model", "build_model")
-RESERVED = (*USUAL, "example_inputs")
+RESERVED = (*USUAL, "example_inputs", "loss_fn", "data")
 MANY = 8
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A loaded model, its example inputs (a tuple, batch first), and where its file names it."""
+    """A loaded model, its example inputs (a tuple, or a dict by name; batch first), and where its file names it."""
 
     model: nn.Module
-    inputs: tuple[Any, ...]
+    inputs: tuple[Any, ...] | dict[str, Any]
     where: Location
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The example inputs in order, named or not."""
+        return tuple(self.inputs.values()) if isinstance(self.inputs, dict) else self.inputs
+
+    def inputs_on(self, device: str) -> tuple[Any, ...] | dict[str, Any]:
+        """The example inputs on a device."""
+        if isinstance(self.inputs, dict):
+            return {name: x.to(device) for name, x in self.inputs.items()}
+        return tuple(x.to(device) for x in self.inputs)
+    module: ModuleType | None = None
+
+    def extra(self, name: str) -> Any:
+        """What the model's file gives under another name (`loss_fn`, `data`), or None."""
+        return getattr(self.module, name, None)
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
@@ -62,13 +77,17 @@ class Loaded:
             raise ModelError(faults) from error
 
 
-def load_model(reference: str) -> Loaded:
-    """Load MODEL and run it once; raises ModelError (M001–M010) that names the file, the line and the choices."""
+def load_model(reference: str, meta: bool = False) -> Loaded:
+    """Load MODEL and run it once; raises ModelError (M001–M010) that names the file, the line and the choices.
+
+    `meta`: what the file makes has shapes but no memory, so that a model of any size can be planned.
+    """
     path, attribute = _split(reference)
     is_file = path.endswith(".py") or "/" in path or "\\" in path
     if is_file and not Path(path).is_file():
         raise ModelError(_no_file(Path(path)))
-    with user_code.session(Path(path).parent if is_file else Path.cwd()):
+    device = torch.device("meta") if meta else contextlib.nullcontext()
+    with user_code.session(Path(path).parent if is_file else Path.cwd()), device:
         module = _from_file(Path(path)) if is_file else _from_package(path)
         attribute = attribute or _usual(module, path)
         return _loaded(module, path, attribute)
@@ -83,9 +102,9 @@ def _loaded(module: ModuleType, path: str, attribute: str) -> Loaded:
     model = _built(module, attribute)
     if not isinstance(model, nn.Module):
         raise ModelError(_not_a_model(module, path, attribute, model))
-    inputs = _inputs(module)
-    _try(model, inputs, module)
-    return Loaded(model, inputs, place(module, attribute))
+    inputs = _carried(model) or _inputs(module)
+    run_once(model, inputs, module)
+    return Loaded(model, inputs, place(module, attribute), module)
 
 
 def _split(reference: str) -> tuple[str, str]:
@@ -220,60 +239,45 @@ def _kind(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _inputs(module: ModuleType) -> tuple[Any, ...]:
+def _carried(model: nn.Module) -> tuple[Any, ...]:
+    """Example inputs that the model itself carries, under the name that Lightning gives them."""
+    own = getattr(model, "example_input_array", None)
+    given = (own,) if isinstance(own, Tensor) else own
+    if isinstance(given, tuple) and all(isinstance(x, Tensor) and x.ndim for x in given):
+        return given
+    return ()
+
+
+def _inputs(module: ModuleType) -> tuple[Any, ...] | dict[str, Any]:
     if not hasattr(module, "example_inputs"):
         found = [n for n, v in vars(module).items() if isinstance(v, Tensor) and not n.startswith("_")]
         rename = f"; rename {' or '.join(repr(n) for n in found[:MANY])} if that is it" if found else ""
         raise ModelError(
             Fault("M008", "there is no `example_inputs` in this file", place(module),
-                  "define `example_inputs = torch.zeros(batch, …)`, a tuple of tensors, or a function that "
+                  "define `example_inputs = torch.zeros(batch, …)`, a tuple or a dict of tensors, or a function that "
                   f"returns them{rename}")
         )  # fmt: skip
     value = _built(module, "example_inputs")
     value = (value,) if isinstance(value, Tensor) else value
-    if isinstance(value, (tuple, list)) and value and all(isinstance(v, Tensor) for v in value):
-        if all(v.ndim for v in value):
-            return tuple(value)
+    named = {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+    values = list(named.values()) or value
+    if isinstance(values, (tuple, list)) and all(isinstance(v, Tensor) for v in values) and values:
+        if all(v.ndim for v in values):
+            return named or tuple(values)
         raise ModelError(
             Fault("M008", "`example_inputs` is a single number, without a batch dimension",
                   place(module, "example_inputs"), "the first dimension of every tensor is the batch")
         )
     raise ModelError(
-        Fault("M008", f"`example_inputs` is {_content(value)}, not a tensor or a tuple of tensors",
+        Fault("M008", f"`example_inputs` is {_content(value)}, not a tensor, or a tuple or dict of tensors",
               place(module, "example_inputs"), "give one tensor for each argument of forward(), batch first")
     )  # fmt: skip
 
 
 def _content(value: Any) -> str:
-    if not isinstance(value, (tuple, list)):
+    values = list(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(values, (tuple, list)):
         return _kind(value)
-    if not value:
+    if not values:
         return f"an empty {type(value).__name__}"
-    return f"{_kind(value)} with {_kind(next(v for v in value if not isinstance(v, Tensor)))} in it"
-
-
-def _try(model: nn.Module, inputs: tuple[Any, ...], module: ModuleType) -> None:
-    """Run a copy of the model once, so that its own errors are not taken for the compiler's."""
-    if any(t.is_meta for t in (*model.parameters(), *model.buffers(), *inputs)):
-        return
-    where = place(module, "example_inputs")
-    try:
-        twin = copy.deepcopy(model).train()  # as the compiled model will run
-    except Exception as error:
-        raise ModelError(_not_copyable(model, error, place(module))) from error
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            twin(*inputs)
-    except Exception as error:
-        raise ModelError(model_fails(error, inputs, "`example_inputs`", where)) from error
-
-
-def _not_copyable(model: nn.Module, error: Exception, where: Location) -> Fault:
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                full = f"{path}.{name}" if path else name
-                return Fault("M009", f"the model keeps '{full}', a tensor computed from its parameters", where,
-                             "compute it in forward(), or keep a detached copy with register_buffer")  # fmt: skip
-    return Fault("M009", f"the model cannot be copied ({user_code.summary(error)})", where,
-                 "keep only parameters, buffers and plain Python values in it")  # fmt: skip
+    return f"{_kind(value)} with {_kind(next(v for v in values if not isinstance(v, Tensor)))} in it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reclra_compile.errors import Fault, ModelError
 from reclra_compile.frontend import ops
-from reclra_compile.frontend.extract import Piece, extract
-from reclra_compile.frontend.partition import Cut, location_of, source_of
+from reclra_compile.frontend.cut import Cut, location_of, source_of
+from reclra_compile.frontend.extract import Piece, extract, on_meta
+from reclra_compile.frontend.features import above, channel_axis, window
 from reclra_compile.frontend.trace import Traced
 from reclra_compile.ir import Region
 
@@ -64,7 +66,7 @@ def _measure(
         raise ModelError(Fault("M203", f"the output of region '{cut.name}' is {type(z).__name__}, not a tensor"))
     return Region(
         name=cut.name,
-        op="+".join(_op(n, traced) for n in cut.anchors) or "glue",
+        op=_operations([_op(n, traced) for n in cut.anchors]),
         phi=cut.phi[0] if cut.phi else "identity",
         inputs=tuple(names[n] for n in cut.inputs),
         outputs=tuple(names[n] for n in cut.outputs),
@@ -76,9 +78,21 @@ def _measure(
         forward_flops=flops[0],
         weight_flops=flops[1],
         input_flops=flops[2],
+        saved_bytes=flops[3],
         tail=cut.tail,
+        channel_axis=channel_axis(cut, traced, tuple(z.shape[1:])),
+        window=window(cut, traced),
+        norm=any(ops.is_norm(n, traced.modules) for n in above(cut)),
+        frozen=bool(own) and not any(p.requires_grad for p in own),
+        layers=cut.layers,
         source=source_of(cut, traced),
     )
+
+
+def _operations(names: list[str]) -> str:
+    """What the region's layers are, in order of appearance: Conv2d×2+Linear."""
+    counts = Counter(names)
+    return "+".join(f"{n}×{k}" if k > 1 else n for n, k in counts.items()) or "glue"
 
 
 def _op(node: fx.Node, traced: Traced) -> str:
@@ -87,29 +101,45 @@ def _op(node: fx.Node, traced: Traced) -> str:
     return ops.name_of(node, traced.modules)
 
 
-def _run_on_meta(piece: Piece, inputs: list[Any]) -> tuple[tuple[Any, ...], tuple[int, int, int]]:
-    """Outputs, and FLOPs of the forward pass, of the VJP to the parameters, and what the inputs' VJP adds.
+def _run_on_meta(piece: Piece, inputs: list[Any]) -> tuple[tuple[Any, ...], tuple[int, int, int, int]]:
+    """Outputs, and FLOPs of the forward pass, of the VJP to the parameters, and what the inputs' VJP adds;
+    last the bytes that autograd keeps beside parameters and inputs.
 
     The model's own inputs need no VJP, so the first layer has no dX, as in autograd.
     """
     module = piece.module
+    on_meta(module)
     state: dict[str, Tensor] = {
         n: _meta(t)
         for n, t in [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     }
     leaves = [_leaf(x, n.op != "placeholder") for x, n in zip(inputs, piece.inputs, strict=True)]
     with torch.enable_grad():
-        with FlopCounterMode(display=False) as counter:
+        saved: dict[int, tuple[Tensor, int]] = {}
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: _noted(t, saved), lambda t: t)
+        with torch.device("meta"), hooks, FlopCounterMode(display=False) as counter:
             results = torch.func.functional_call(module, state, tuple(leaves))
         forward = counter.get_total_flops()
         h = results[0]
         if not isinstance(h, Tensor) or not h.requires_grad:
-            return results, (forward, 0, 0)
+            return results, (forward, 0, 0, 0)
+        given = {_storage(t) for t in (*state.values(), *leaves) if isinstance(t, Tensor)}
+        kept = sum(size for key, (_, size) in saved.items() if key not in given)
         learned = [t for t in state.values() if t.requires_grad]
         received = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
         weight = _vjp_flops(h, learned)
         both = _vjp_flops(h, learned + received)
-    return results, (forward, weight, both - weight)
+    return results, (forward, weight, both - weight, kept)
+
+
+def _noted(t: Tensor, saved: dict[int, tuple[Tensor, int]]) -> Tensor:
+    """Note a tensor that autograd keeps, once per storage; the tensor stays alive, and so its storage's number."""
+    saved.setdefault(_storage(t), (t, t.untyped_storage().nbytes()))
+    return t
+
+
+def _storage(t: Tensor) -> int:
+    return int(t.untyped_storage()._cdata)
 
 
 def _vjp_flops(h: Tensor, wrt: list[Tensor]) -> int:
@@ -121,7 +151,7 @@ def _vjp_flops(h: Tensor, wrt: list[Tensor]) -> int:
 
 
 def _meta(t: Tensor) -> Tensor:
-    return torch.empty_like(t, device="meta").requires_grad_(isinstance(t, nn.Parameter) and t.is_floating_point())
+    return torch.empty_like(t, device="meta").requires_grad_(isinstance(t, nn.Parameter) and t.requires_grad)
 
 
 def _leaf(x: Any, learned: bool) -> Any:

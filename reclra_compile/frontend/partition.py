@@ -1,241 +1,156 @@
 """Partition a traced graph into layer regions: each parametric operation with its norm and φ.
 
 A node joins the region of the value it reads when nothing else reads that value; a residual add
-or concatenation joins its deepest operand; what is left joins the region that reads it, or stands
-alone as a parameter-free `glue` region. Regions are named by module path.
+or concatenation joins its deepest operand; parts that fork and join again without a layer in them
+(a GELU written by hand) stay with the value they start from. A norm that follows a join and leads
+to a layer is that layer's pre-norm. Embeddings that are added up are one region. What is left joins
+the region that reads it, or stands alone as a parameter-free `glue` region.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
 import networkx as nx
 from torch import fx
 
-from reclra_compile.errors import Fault, Location, ModelError
 from reclra_compile.frontend import ops
-from reclra_compile.frontend.classify import Classes, classify
-from reclra_compile.frontend.trace import Traced
+from reclra_compile.frontend.classify import Classes
+from reclra_compile.frontend.cut import Cut, Ground, cut
+
+#: operations that mix positions or samples: what computes with them belongs to the layer that follows
+_MIXING = ops.PARAMETRIC_FUNCTIONS | {"scaled_dot_product_attention", "softmax", "_softmax", "cumsum", "sort", "topk"}
 
 
-@dataclass(frozen=True)
-class Cut:
-    """One region as nodes of the graph, in graph order.
-
-    `h` is the input of the region's activation `phi` and `z` its result; where the region has no
-    activation that separates it, both are the last value through which all outputs pass (the main
-    output, if there is none) and `phi` is None.
-    """
-
-    name: str
-    nodes: tuple[fx.Node, ...]
-    inputs: tuple[fx.Node, ...]
-    outputs: tuple[fx.Node, ...]
-    anchors: tuple[fx.Node, ...]
-    h: fx.Node
-    z: fx.Node
-    phi: tuple[str, ops.Elementwise] | None
-
-    @property
-    def tail(self) -> bool:
-        """True where parameter-free operations follow z inside the region."""
-        return self.outputs != (self.z,)
-
-    @property
-    def separable(self) -> bool:
-        """False where several outputs leave the region and no one value separates them from the parameters."""
-        return len(self.outputs) == 1 or self.z not in self.outputs
+def layers(ground: Ground) -> tuple[Cut, ...]:
+    """Layer regions in topological order."""
+    return cut(ground, _Assignment(ground).run())
 
 
-def partition(traced: Traced) -> tuple[Cut, ...]:
-    """Layer regions of `traced` in topological order; raises ModelError (M2xx) where there are none."""
-    classes = classify(traced)
-    order = {n: i for i, n in enumerate(traced.graph.nodes)}
-    output = _output_node(traced)
-    if not classes.activity(output):
-        raise ModelError(
-            Fault(
-                "M201",
-                "the model's output does not depend on any parameter: nothing can learn",
-                fix="give the model layers with parameters, or return what depends on them",
-            )
-        )
-    owner = _assign(classes, order)
-    members: dict[int, list[fx.Node]] = {}
-    for node, region in owner.items():
-        members.setdefault(region, []).append(node)
-    names = _Names()
-    return tuple(
-        _cut(sorted(members[r], key=order.__getitem__), owner, classes, order, output, names)
-        for r in _topological(members, owner, order)
-    )
+class _Assignment:
+    """Gives every activity node a region number, in graph order."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.classes, self.order = ground.classes, ground.order
+        self.owner: dict[fx.Node, int] = {}
+        self.depth: dict[fx.Node, int] = {}
+        self.joined: set[fx.Node] = set()  # values since whose region's last join no norm has followed
+        self.activated: set[int] = set()
+        self.inputless: set[int] = set()  # embeddings: layers that read no activity
+        self.waiting: list[fx.Node] = []
+        self.after = _post_dominators(ground)
+
+    def run(self) -> dict[fx.Node, int]:
+        for node in self.order:
+            if self.classes.activity(node) and node not in self.owner:
+                self._place(node)
+        for node in reversed(self.waiting):
+            if node not in self.owner:
+                readers = {self.owner.get(u) for u in self.classes.readers(node)}
+                only = readers.pop() if len(readers) == 1 else None
+                self.owner[node] = len(self.order) + len(self.owner) if only is None else only
+        return self.owner
+
+    def _place(self, node: fx.Node) -> None:
+        before = self.classes.predecessors(node)
+        self.depth[node] = max((self.depth[p] for p in before), default=0) + (node in self.classes.anchors)
+        if node in self.classes.anchors:
+            self.owner[node] = len(self.owner)
+            if not before:
+                self.inputless.add(self.owner[node])
+            return
+        host = self._host(node, before)
+        if host is None or host not in self.owner or self._belongs_to_what_follows(node, host):
+            if not self._diamond(node, before):
+                self.waiting.append(node)
+            return
+        self.owner[node] = self.owner[host]
+        if len(before) > 1 or (host in self.joined and not ops.is_norm(node, self.classes.modules)):
+            self.joined.add(node)
+        if ops.activation(node, self.classes.modules):
+            self.activated.add(self.owner[node])
+
+    def _host(self, node: fx.Node, before: list[fx.Node]) -> fx.Node | None:
+        """The predecessor whose region `node` joins, if any."""
+        own = [p for p in before if self.classes.readers(p) == [node]]
+        if len(before) == 1:
+            # A tuple never crosses a boundary: its elements stay with the operation that made it.
+            return before[0] if own or ops.is_tuple_item(node) else None
+        if ops.name_of(node, self.classes.modules) not in ops.JOINS or not before:
+            return None
+        if len(own) == len(before) and {self.owner.get(p, -1) for p in before} <= self.inputless:
+            self._unite([self.owner[p] for p in before])
+        deepest = max(before, key=lambda p: (self.depth[p], p in own, self.order[p]))
+        return deepest if deepest in own else None
+
+    def _unite(self, regions: list[int]) -> None:
+        """Embeddings that are added or concatenated: one region, with one target at their sum."""
+        first = min(regions)
+        for node, region in self.owner.items():
+            if region in regions:
+                self.owner[node] = first
+        self.inputless -= set(regions) - {first}
+
+    def _belongs_to_what_follows(self, node: fx.Node, host: fx.Node) -> bool:
+        """Parameters after φ (a norm, say), and a norm after a join that only a layer reads (a pre-norm)."""
+        if self.owner[host] in self.activated and self.classes.learns(node):
+            return True
+        return host in self.joined and ops.is_norm(node, self.classes.modules) and self._leads_to_a_layer(node)
+
+    def _leads_to_a_layer(self, node: fx.Node) -> bool:
+        """True where one reader after the other, all of one operand, ends in a layer."""
+        while True:
+            readers = self.classes.readers(node)
+            if len(readers) != 1 or not self.classes.activity(readers[0]):
+                return False
+            if readers[0] in self.classes.anchors:
+                return True
+            if len(self.classes.predecessors(readers[0])) > 1:
+                return False
+            node = readers[0]
+
+    def _diamond(self, node: fx.Node, before: list[fx.Node]) -> bool:
+        """Give the fork-and-join part that starts at the one predecessor to its region, if it has no layer in it."""
+        if len(before) != 1 or before[0] not in self.owner:
+            return False
+        start, region = before[0], self.owner[before[0]]
+        end = self.after.get(start)
+        if end is None or len(self.classes.readers(start)) < 2:
+            return False
+        inside: set[fx.Node] = set()
+        stack = list(self.classes.readers(start))
+        while stack:
+            n = stack.pop()
+            if n in inside:
+                continue
+            if not self._elementwise(n, region):
+                return False
+            inside.add(n)
+            stack += [] if n is end else self.classes.readers(n)
+        if not all(p in inside or p is start for n in inside for p in self.classes.predecessors(n)):
+            return False
+        for n in inside:
+            self.owner[n], self.depth[n] = region, self.depth[start]
+        if any(ops.name_of(n, self.classes.modules) not in ops.JOINS for n in inside):
+            self.activated.add(region)
+        return True
+
+    def _elementwise(self, node: fx.Node, region: int) -> bool:
+        if not self.classes.activity(node) or node in self.classes.anchors or node in self.owner:
+            return False
+        if self.classes.learns(node) and region in self.activated:
+            return False
+        return ops.name_of(node, self.classes.modules) not in _MIXING
 
 
-def _output_node(traced: Traced) -> fx.Node:
-    result = next(n for n in traced.graph.nodes if n.op == "output").args[0]
-    if isinstance(result, fx.Node):
-        return result
-    kind = "tuple" if isinstance(result, tuple) else "dict" if isinstance(result, dict) else type(result).__name__
-    raise ModelError(
-        Fault(
-            "M202",
-            f"the model returns a {kind}; one output tensor is needed",
-            fix="return the tensor the loss is computed from, or wrap the model",
-        )
-    )
-
-
-def _assign(classes: Classes, order: dict[fx.Node, int]) -> dict[fx.Node, int]:
-    """Region number of every activity node."""
-    owner: dict[fx.Node, int] = {}
-    depth: dict[fx.Node, int] = {}
-    waiting: list[fx.Node] = []
-    activated: set[int] = set()
-    for node in order:
-        if not classes.activity(node):
-            continue
-        before = classes.predecessors(node)
-        depth[node] = max((depth[p] for p in before), default=0) + (node in classes.anchors)
-        if node in classes.anchors:
-            owner[node] = len(owner)
-            continue
-        host = _host(node, before, classes, depth, order)
-        if host is None or host not in owner or (owner[host] in activated and classes.learns(node)):
-            waiting.append(node)  # parameters after φ (a norm, say) belong to the region that follows
-            continue
-        owner[node] = owner[host]
-        if ops.activation(node, classes.modules):
-            activated.add(owner[node])
-    for node in reversed(waiting):
-        readers = {owner.get(u) for u in classes.readers(node)}
-        only = readers.pop() if len(readers) == 1 else None
-        owner[node] = len(order) + len(owner) if only is None else only
-    return owner
-
-
-def _host(
-    node: fx.Node, before: list[fx.Node], classes: Classes, depth: dict[fx.Node, int], order: dict[fx.Node, int]
-) -> fx.Node | None:
-    """The predecessor whose region `node` joins, if any."""
-    own = [p for p in before if classes.readers(p) == [node]]
-    if len(before) == 1:
-        # A tuple never crosses a boundary: its elements stay with the operation that made it.
-        return before[0] if own or ops.is_tuple_item(node) else None
-    if ops.name_of(node, classes.modules) not in ops.JOINS or not before:
-        return None
-    deepest = max(before, key=lambda p: (depth[p], p in own, order[p]))
-    return deepest if deepest in own else None
-
-
-def _topological(members: dict[int, list[fx.Node]], owner: dict[fx.Node, int], order: dict[fx.Node, int]) -> list[int]:
-    graph: nx.DiGraph[int] = nx.DiGraph()
-    graph.add_nodes_from(members)
-    for node, region in owner.items():
-        graph.add_edges_from((owner[i], region) for i in node.all_input_nodes if owner.get(i, region) != region)
-    return list(nx.lexicographical_topological_sort(graph, key=lambda r: min(order[n] for n in members[r])))
-
-
-def _cut(
-    nodes: list[fx.Node],
-    owner: dict[fx.Node, int],
-    classes: Classes,
-    order: dict[fx.Node, int],
-    output: fx.Node,
-    names: _Names,
-) -> Cut:
-    own = set(nodes)
-    outputs = [n for n in nodes if n is output or any(_read_outside(u, own, owner, classes) for u in n.users)]
-    outputs.sort(key=lambda n: (n is not output, -order[n]))  # the model's output, else the latest, comes first
-    anchors = tuple(n for n in nodes if n in classes.anchors)
-    inputs = sorted({i for n in nodes for i in boundary_inputs(n, own, classes)}, key=order.__getitem__)
-    h, z, phi = _activation(nodes, outputs, anchors, classes)
-    name = names.unique(str(anchors[0].target) if _is_module(anchors) else (anchors or nodes)[0].name)
-    return Cut(name, tuple(nodes), tuple(inputs), tuple(outputs), anchors, h, z, phi)
-
-
-def _is_module(anchors: tuple[fx.Node, ...]) -> bool:
-    return bool(anchors) and anchors[0].op == "call_module"
-
-
-def _read_outside(user: fx.Node, own: set[fx.Node], owner: dict[fx.Node, int], classes: Classes) -> bool:
-    """True where `user`, or a shape computation through it, is part of another region."""
-    if user in owner:
-        return user not in own
-    return classes.kind[user] == "shape" and any(_read_outside(u, own, owner, classes) for u in user.users)
-
-
-def cone(node: fx.Node, classes: Classes) -> list[fx.Node]:
-    """Non-activity nodes below `node` that its region must copy, inputs and activity excluded."""
-    found: list[fx.Node] = []
-    stack = list(node.all_input_nodes)
-    while stack:
-        n = stack.pop()
-        if n not in found and classes.kind[n] not in ("activity", "input"):
-            found.append(n)
-            stack.extend(n.all_input_nodes)
-    return found
-
-
-def boundary_inputs(node: fx.Node, own: set[fx.Node], classes: Classes) -> set[fx.Node]:
-    """Values from outside the region that `node` reads, directly or through its cone."""
-    reads = {i for n in (node, *cone(node, classes)) for i in n.all_input_nodes}
-    return {i for i in reads if classes.kind[i] in ("activity", "input") and i not in own}
-
-
-def _activation(
-    nodes: list[fx.Node], outputs: list[fx.Node], anchors: tuple[fx.Node, ...], classes: Classes
-) -> tuple[fx.Node, fx.Node, tuple[str, ops.Elementwise] | None]:
-    """h, z and φ: the first activation that separates the outputs from the parameters, or none."""
+def _post_dominators(ground: Ground) -> dict[fx.Node, fx.Node]:
+    """For each activity node the nearest node through which everything computed from it passes."""
+    classes: Classes = ground.classes
+    end = next(n for n in ground.order if n.op == "output")
     graph: nx.DiGraph[fx.Node] = nx.DiGraph()
-    graph.add_nodes_from(nodes)
-    graph.add_edges_from((p, n) for n in nodes for p in classes.predecessors(n) if p in graph)
-    for node in nodes:
-        found = ops.activation(node, classes.modules)
-        before = classes.predecessors(node)
-        if found and len(before) == 1 and before[0] in graph and _separates(node, graph, outputs, anchors, classes):
-            return before[0], node, found
-    if len(outputs) > 1:
-        for node in reversed(nodes):
-            if not any(ops.is_tuple_item(u) for u in node.users) and _separates(node, graph, outputs, anchors, classes):
-                return node, node, None
-    return outputs[0], outputs[0], None
-
-
-def _separates(
-    node: fx.Node, graph: nx.DiGraph[fx.Node], outputs: list[fx.Node], anchors: tuple[fx.Node, ...], classes: Classes
-) -> bool:
-    """True where all parameters lie above `node`, all outputs at or below it, and every way goes through it."""
-    above = nx.ancestors(graph, node)
-    below = nx.descendants(graph, node)
-    after = below | {node}
-    return (
-        set(anchors) <= above | {node}
-        and set(graph) == above | after
-        and set(outputs) <= after
-        and not any(classes.learns(n) for n in below)
-        and all(p in after or p not in graph for n in below for p in classes.predecessors(n))
-    )
-
-
-class _Names:
-    """Unique region names: a module used twice gives `path` and `path@2`."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
-
-    def unique(self, name: str) -> str:
-        name = re.sub(r"[^\w.\-]", "_", name)
-        self._seen[name] = self._seen.get(name, 0) + 1
-        return name if self._seen[name] == 1 else f"{name}@{self._seen[name]}"
-
-
-def source_of(cut: Cut, traced: Traced) -> str:
-    """`file:line` of the region's first anchor (or node) in the user's code, '' where unknown."""
-    return traced.sources.get((cut.anchors or cut.nodes)[0].name, "")
-
-
-def location_of(source: str) -> Location | None:
-    """The Location of a `file:line` string."""
-    file, _, line = source.rpartition(":")
-    return Location(file, int(line)) if file and line.isdigit() else None
+    for node in ground.order:
+        if classes.activity(node):
+            readers = [u for u in classes.readers(node) if u is not end]
+            graph.add_edges_from((u, node) for u in readers)
+            if len(readers) < len(classes.readers(node)) or not readers:
+                graph.add_edge(end, node)
+    nearest = nx.immediate_dominators(graph, end)
+    return {n: d for n, d in nearest.items() if n is not end and d is not None and d is not end}

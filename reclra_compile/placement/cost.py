@@ -5,6 +5,7 @@ from __future__ import annotations
 import networkx as nx
 
 from reclra_compile.ir import Cost, Pathway, Region, Target, Task
+from reclra_compile.placement.recompute import kept_bytes
 from reclra_compile.schedule.order import dependencies
 
 FLOAT_BYTES = 4
@@ -16,7 +17,8 @@ def predict(
     """Cost of one step of `tasks`; FLOPs as torch counts them, critical paths with unlimited devices."""
     forward = sum(r.forward_flops for r in regions)
     trained = {t.region for t in targets if t.trainable}
-    weight = sum(r.weight_flops for r in regions if r.name in trained)
+    again = {t.region for t in targets if t.recompute}
+    weight = sum(r.weight_flops + r.forward_flops * (r.name in again) for r in regions if r.name in trained)
     return Cost(
         backprop_flops=forward + sum(r.weight_flops + r.input_flops for r in regions),
         forward_flops=forward,
@@ -27,6 +29,8 @@ def predict(
         backprop_critical_path_flops=_backprop_path(regions),
         parameter_bytes=FLOAT_BYTES * _stored(regions),
         synapse_bytes=FLOAT_BYTES * sum(p.synapses for p in pathways),
+        saved_bytes=kept_bytes(regions, targets),
+        backprop_saved_bytes=sum(r.saved_bytes for r in regions),
     )
 
 

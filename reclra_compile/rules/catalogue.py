@@ -21,10 +21,19 @@ def _entries(**about: str) -> dict[str, Entry]:
     return {name: Entry(name, text) for name, text in about.items()}
 
 
+GRANULARITIES: dict[str, Entry] = _entries(
+    layer="each parametric operation with its norm and activation",
+    block="each residual or transformer block: what lies between values that all paths pass",
+    groups="{groups: K}: K runs of consecutive blocks, as equal in cost as blocks allow",
+)
+
 KERNELS: dict[str, Entry] = _entries(
-    auto="dense where it fits the entry limit, low_rank otherwise; the report says which and why",
+    auto="dense between vectors, spatial, channel or conv onto feature maps, as fine as fits the memory; it says why",
     dense="a full matrix from the source's error neurons to the target's neurons",
     low_rank="a product of two thin matrices: {low_rank: RANK}",
+    channel="a matrix from the source's channels to the target's, the same at every cell of the map",
+    spatial="a full matrix onto the target's map pooled to a few cells per axis: {spatial: 4}",
+    conv="a transposed convolution from the source's map to its neighbour's",
     adjoint="the exact vector-Jacobian product along the model's own edge (backprop)",
     transpose="the forward weight's transpose along the model's own edge, tied",
     sign="the sign of the forward weight times its mean magnitude, tied (sign symmetry)",
@@ -42,6 +51,7 @@ UPDATES: dict[str, Entry] = _entries(
     lra="ΔE = −γ d eᵀ with the paper's printed sign (E6)",
     kolen_pollack="ΔE = z eᵀ: the transpose of the forward update between neighbours (E8)",
     local_readout="each region learns its own read-out of the target and hears errors back through it (E9)",
+    local_loss="as local_readout, and what the region hears is its own read-out's error in place of the output's (E10)",
     tied="the synapses are the model's own weights",
 )
 
@@ -56,10 +66,16 @@ INITS: dict[str, Entry] = _entries(
     zeros="all zero",
 )
 
+#: updates that read out labels, so that their pathways come from the output
+READOUTS = frozenset({"local_readout", "local_loss"})
+
 #: updates each kernel can have; the first is the default of `auto`
 UPDATES_OF: dict[str, tuple[str, ...]] = {
-    "dense": ("kolen_pollack", "local_readout", "lra", "fixed"),
-    "low_rank": ("kolen_pollack", "local_readout", "lra", "fixed"),
+    "dense": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
+    "low_rank": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
+    "channel": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
+    "spatial": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
+    "conv": ("kolen_pollack", "lra", "fixed"),
     "adjoint": ("tied",),
     "transpose": ("tied",),
     "sign": ("tied",),

@@ -1,8 +1,9 @@
 """Kernels with synapses of their own: how E is stored, applied, read backwards, and updated.
 
 Every kernel is a linear map from the source's error neurons to the target's neurons. It offers
-`apply` (d = E e), `read` (Eᵀ z, for read-outs) and `accumulate` (add the update uᵀv, a sum of outer
-products over the batch, to `.grad`). Error and activity tensors are flat: (N, neurons).
+`apply_to` (d = E e), `read` (Eᵀ z + b, for read-outs) and `accumulate` (add the update uᵀv, a sum of outer
+products over the batch, to `.grad`). Here tensors are flat, (N, neurons); `rules.maps` has feature maps.
+Synapses keep their own precision: what arrives in another (bfloat16 activities, say) is converted.
 """
 
 from __future__ import annotations
@@ -34,16 +35,19 @@ class Dense(nn.Module):
 
     def apply_to(self, e_NJ: Tensor) -> Tensor:
         """d = E e (E3): (N, source) → (N, target)."""
-        return e_NJ @ self.E_T
+        return e_NJ.to(self.E_T.dtype) @ self.E_T
 
     def read(self, z_NI: Tensor, bias: Tensor | None = None) -> Tensor:
         """Eᵀ z + b: (N, target) → (N, source)."""
-        return F.linear(z_NI, self.E_T, bias)
+        return F.linear(z_NI.to(self.E_T.dtype), self.E_T, bias)
 
-    def accumulate(self, u_NI: Tensor, v_NJ: Tensor) -> None:
-        """Add Σ_n u_n v_nᵀ to the gradient of E."""
+    def accumulate(self, u_NI: Tensor, v_NJ: Tensor, bias: nn.Parameter | None = None) -> None:
+        """Add Σ_n u_n v_nᵀ to the gradient of E, and Σ_n v_n to that of `bias`."""
+        v_NJ = v_NJ.to(self.E_T.dtype)
         if self.E_T.requires_grad:
-            add_grad(self.E_T, v_NJ.t() @ u_NI)
+            add_grad(self.E_T, v_NJ.t() @ u_NI.to(self.E_T.dtype))
+        if bias is not None and bias.requires_grad:
+            add_grad(bias, v_NJ.sum(0))
 
 
 class LowRank(nn.Module):
@@ -60,20 +64,20 @@ class LowRank(nn.Module):
 
     def apply_to(self, e_NJ: Tensor) -> Tensor:
         """d = A Bᵀ e: (N, source) → (N, target)."""
-        return (e_NJ @ self.B_T.t()) @ self.A_T
+        return (e_NJ.to(self.B_T.dtype) @ self.B_T.t()) @ self.A_T
 
     def read(self, z_NI: Tensor, bias: Tensor | None = None) -> Tensor:
         """B Aᵀ z + b: (N, target) → (N, source)."""
-        return F.linear(z_NI @ self.A_T.t(), self.B_T.t(), bias)
+        return F.linear(z_NI.to(self.A_T.dtype) @ self.A_T.t(), self.B_T.t(), bias)
 
-    def accumulate(self, u_NI: Tensor, v_NJ: Tensor) -> None:
-        """Add the factors' shares of Σ_n u_n v_nᵀ to their gradients."""
+    def accumulate(self, u_NI: Tensor, v_NJ: Tensor, bias: nn.Parameter | None = None) -> None:
+        """Add the factors' shares of Σ_n u_n v_nᵀ to their gradients, and Σ_n v_n to that of `bias`."""
+        u_NI, v_NJ = u_NI.to(self.A_T.dtype), v_NJ.to(self.A_T.dtype)
         if self.A_T.requires_grad:
             add_grad(self.A_T, (v_NJ @ self.B_T.t()).t() @ u_NI)
             add_grad(self.B_T, (u_NI @ self.A_T.t()).t() @ v_NJ)
-
-
-Synapses = Dense | LowRank
+        if bias is not None and bias.requires_grad:
+            add_grad(bias, v_NJ.sum(0))
 
 
 def add_grad(parameter: nn.Parameter, grad: Tensor) -> None:
@@ -133,9 +137,11 @@ _FILL: dict[str, Callable[[Tensor, float, torch.Generator], None]] = {
 }
 
 
-def make(p: Pathway, rows: int, columns: int, generator: torch.Generator, forward: Tensor | None) -> Synapses:
-    """The synapses of a pathway from `columns` source neurons to `rows` target neurons."""
-    if p.kernel == "dense":
+def matrix(
+    p: Pathway, rows: int, columns: int, generator: torch.Generator, forward: Tensor | None
+) -> Dense | LowRank:
+    """The synapses of a pathway as a matrix from `columns` source neurons to `rows` target neurons."""
+    if p.kernel != "low_rank":
         return Dense(initial(p.init, p.scale, rows, columns, generator, forward))
     # A carries the distribution and B has unit row norm, so that A Bᵀ is distributed as E would be.
     # B is never zero, or neither factor would ever get a gradient.

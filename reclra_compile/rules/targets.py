@@ -28,17 +28,35 @@ def mismatch(
     beta = target.beta
     if phi is None:
         return (lambda h, z, d: d.mul_(beta)) if overwrite else (lambda h, z, d: d * beta)
+    if_low = _in_float32(phi, beta)
     moved = IN_PLACE.get(phi, phi)
 
     def same(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        if h.dtype in LOW:
+            return if_low(h, d)
         y = moved(torch.add(h, d, alpha=-beta, out=d if overwrite else None))
         return torch.sub(z, y, out=y)
 
     def other(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        if h.dtype in LOW:
+            return if_low(h, d)
         y = moved(torch.add(h, d, alpha=-beta, out=d if overwrite else None))
         return torch.sub(phi(h), y, out=y)
 
     return same if own else other
+
+
+LOW = (torch.bfloat16, torch.float16)
+
+
+def _in_float32(phi: Elementwise, beta: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """(h, d) → φ(h) − φ(h − β d) in float32: with a stored z of 8 bits a small β d would vanish."""
+
+    def exact(h: Tensor, d: Tensor) -> Tensor:
+        h = h.float()
+        return phi(h) - phi(h - beta * d.float())
+
+    return exact
 
 
 #: activations with a variant that overwrites its argument

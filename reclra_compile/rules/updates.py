@@ -1,17 +1,16 @@
 """Synapse updates: each gives the two factors (u, v) of ΔE = Σ_n u_n v_nᵀ, a gradient to descend.
 
-All tensors are flat, (N, neurons). `c` are the source's error neurons already divided by the batch
-size where the loss is a mean, so that sums over the batch come out as gradients of the loss.
+Tensors have the shapes of the regions: u of the target, (N, …), v of the source. `c` are the source's error
+neurons already divided by the batch size where the loss is a mean, so that sums over the batch come out as
+gradients of the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reclra_compile.rules.kernels import Synapses, add_grad
+from reclra_compile.rules.maps import Synapses
 
 Factors = tuple[Tensor, Tensor]
 
@@ -26,16 +25,9 @@ def lra(d_NI: Tensor, c_NJ: Tensor, gamma: float) -> Factors:
     return d_NI, c_NJ * -gamma
 
 
-def local_readout(
-    synapses: Synapses, bias: nn.Parameter | None, z_NI: Tensor, gradient: Callable[[Tensor], Tensor], gamma: float
-) -> Factors:
-    """E9: ΔE = γ z (∂loss/∂r)ᵀ with the read-out r = Eᵀ z + b; `gradient` maps r (N, source) to ∂loss/∂r."""
-    v = gradient(synapses.read(z_NI, bias))
-    if gamma != 1.0:
-        v = v * gamma
-    if bias is not None and bias.requires_grad:
-        add_grad(bias, v.sum(0))
-    return z_NI, v
+def local_readout(z_NI: Tensor, v_NJ: Tensor, gamma: float) -> Factors:
+    """E9: ΔE = γ z (∂loss/∂r)ᵀ, where v is ∂loss/∂r of the read-out r = Eᵀ z + b."""
+    return z_NI, v_NJ if gamma == 1.0 else v_NJ * gamma
 
 
 class GrowthGuard:

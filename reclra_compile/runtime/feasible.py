@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reclra_compile.errors import Fault, WiringError
+from reclra_compile.frontend.cut import Cut, location_of, source_of
 from reclra_compile.frontend.extract import whole
-from reclra_compile.frontend.partition import Cut, location_of, source_of
 from reclra_compile.frontend.trace import Traced
 from reclra_compile.ir import Plan
 from reclra_compile.runtime.feedback import unmirrored

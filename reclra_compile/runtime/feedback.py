@@ -1,7 +1,8 @@
 """Layers whose backward pass uses other weights than their forward pass.
 
 The edge kernels `transpose`, `sign` and `mirror` are the region's own vector-Jacobian product with
-the weight of each Linear or Conv replaced on the way back: the forward result and ΔW stay exact.
+the weight of each linear layer or convolution, module or function call, replaced on the way back: the
+forward result and ΔW stay exact.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from reclra_compile.frontend import ops
+from reclra_compile.runtime.precision import as_autocast
+from reclra_compile.runtime.weighted import Weighted, unmirrored, weighted
+
+__all__ = ["convolution", "install", "linear", "sign_symmetric", "tied_transpose", "unmirrored"]
 
 Feedback = Callable[[Tensor], Tensor]
 
@@ -72,75 +76,56 @@ class _Conv(torch.autograd.Function):
 
 def linear(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor) -> Tensor:
     """F.linear whose input gradient is g B instead of g W; B has W's shape (out, in)."""
-    return _Linear.apply(x, W, b, B)  # type: ignore[no-any-return, no-untyped-call]
+    return _Linear.apply(*as_autocast(x, W, b, B))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def convolution(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, options: tuple[Any, ...]) -> Tensor:
     """A convolution whose input gradient is taken with the filters B instead of W, of W's shape."""
-    return _Conv.apply(x, W, b, B, options)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def conv_options(m: nn.modules.conv._ConvNd) -> tuple[Any, ...] | None:
-    """Arguments of aten.convolution for the module; None where it pads other than with zeros."""
-    if m.padding_mode != "zeros" or isinstance(m.padding, str):
-        return None
-    return list(m.stride), list(m.padding), list(m.dilation), m.transposed, list(m.output_padding), m.groups
-
-
-def unmirrored(module: fx.GraphModule) -> list[str]:
-    """Operations of a region's graph that apply weights but cannot hear errors through others."""
-    found = []
-    for node in module.graph.nodes:
-        if node.op == "call_function" and ops.name_of(node, {}) in ops.PARAMETRIC_FUNCTIONS:
-            found.append(f"{node.name} (a function call)")
-        elif node.op == "call_module":
-            layer = module.get_submodule(str(node.target))
-            if _weighted(layer) and _options(layer) is None:
-                found.append(f"{node.target} ({type(layer).__name__})")
-    return found
+    return _Conv.apply(*as_autocast(x, W, b, B), options)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def install(
     module: fx.GraphModule, feedback: Feedback | None, make: Callable[[str, Tensor], nn.Parameter]
 ) -> dict[str, nn.Parameter]:
-    """Rewrite each Linear and Conv of a region's graph to hear errors through feedback weights.
+    """Rewrite each linear layer and convolution of a region's graph to hear errors through feedback weights.
 
     `feedback` derives B from W (tied kernels); where it is None, `make(path, W)` gives a parameter.
-    Returns the made parameters by module path.
+    Returns the made parameters by the path of the layer that they belong to.
     """
     made: dict[str, nn.Parameter] = {}
-    for node in [n for n in module.graph.nodes if n.op == "call_module"]:
-        path = str(node.target)
-        layer = module.get_submodule(path)
-        options = _options(layer)
-        if not _weighted(layer) or options is None:
-            continue
+    for node, layer in weighted(module).items():
         with module.graph.inserting_before(node):
-            W = module.graph.get_attr(f"{path}.weight")
-            b = module.graph.get_attr(f"{path}.bias") if layer.bias is not None else None
+            W = _weight(module.graph, layer)
+            b = module.graph.get_attr(layer.bias) if isinstance(layer.bias, str) else layer.bias
             if feedback is not None:
                 B = module.graph.call_function(feedback, (W,))
             else:
-                made[path] = make(path, layer.weight)  # type: ignore[arg-type]
-                key = f"feedback_{len(made)}"
-                module.register_parameter(key, made[path])
-                B = module.graph.get_attr(key)
-            extra = (options,) if options else ()
-            new = module.graph.call_function(convolution if options else linear, (node.args[0], W, b, B, *extra))
+                if layer.path not in made:
+                    parameter = module.get_parameter(layer.weight)
+                    made[layer.path] = make(layer.path, parameter.t() if layer.turned else parameter)
+                    module.register_parameter(f"feedback_{len(made)}", made[layer.path])
+                B = module.graph.get_attr(f"feedback_{list(made).index(layer.path) + 1}")
+            x = layer.input
+            if layer.noise:
+                x = module.graph.call_function(_perturbed, (x, module.graph.get_attr(layer.noise)))
+            arguments = (x, W, b, B)
+            if layer.options:
+                new = module.graph.call_function(convolution, (*arguments, layer.options))
+            else:
+                new = module.graph.call_function(linear, arguments)
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
     module.recompile()
     return made
 
 
-def _options(layer: nn.Module) -> tuple[Any, ...] | None:
-    """() for a Linear, the convolution's options for a Conv, None for layers without mirrored weights."""
-    if type(layer) is nn.Linear:
-        return ()
-    return conv_options(layer) if isinstance(layer, nn.modules.conv._ConvNd) else None
+def _perturbed(z: Tensor, noise: Tensor) -> Tensor:
+    """What a perturbative layer combines (E7)."""
+    repeats = noise.shape[1] // z.shape[1]
+    return torch.relu((z if repeats == 1 else z.repeat(1, repeats, 1, 1)) + noise)
 
 
-def _weighted(layer: nn.Module) -> bool:
-    """False for norms and PReLU, which scale elementwise: their exact derivative is used on the way back."""
-    parameters = list(layer.parameters())
-    return not isinstance(layer, nn.PReLU) and any(p.ndim > 1 for p in parameters)
+def _weight(graph: fx.Graph, layer: Weighted) -> fx.Node:
+    """W as (out, in): the parameter, or its transpose where the model multiplies from the left."""
+    W = graph.get_attr(layer.weight)
+    return graph.call_method("t", (W,)) if layer.turned else W

@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from reclra_compile.errors import Fault, PlanError
 from reclra_compile.frontend import ops
+from reclra_compile.frontend.cut import Cut
 from reclra_compile.frontend.extract import Piece, body, tail, whole
-from reclra_compile.frontend.partition import Cut
 from reclra_compile.frontend.trace import Traced
 from reclra_compile.ir import Pathway, Plan, Region
-from reclra_compile.rules.kernels import Synapses, initial, make
+from reclra_compile.rules.catalogue import READOUTS
+from reclra_compile.rules.kernels import initial
+from reclra_compile.rules.maps import Synapses, make
 from reclra_compile.rules.targets import Elementwise
 from reclra_compile.runtime import feedback
+from reclra_compile.runtime.linked import Linked
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.region import SplitRegion, WholeRegion
-from reclra_compile.runtime.tasks import Linked
 from reclra_compile.schedule.lower import whole_regions
+from reclra_compile.spec.maps import matrix
 
 
 def key(name: str) -> str:
@@ -44,7 +47,7 @@ def link(
     codes = {r.name: linker.region(r) for r in plan.regions}
     pathways = [p for p in plan.pathways if not p.edge]
     synapses = {p.name: linker.synapses(p) for p in pathways}
-    biases = {p.name: linker.bias(p) for p in pathways if p.update == "local_readout"}
+    biases = {p.name: linker.bias(p) for p in pathways if p.update in READOUTS}
     linked = Linked(
         plan, loss_fn, codes, {r.name: linker.target_phi(r) for r in plan.regions}, synapses, biases, reduction
     )
@@ -67,6 +70,7 @@ def link(
 class _Linker:
     def __init__(self, plan: Plan, traced: Traced, cuts: dict[str, Cut], seed: int) -> None:
         self.plan, self.traced, self.cuts, self.seed = plan, traced, cuts, seed
+        self.regions = {r.name: r for r in plan.regions}
         self.targets = {t.region: t for t in plan.targets}
         self.whole = whole_regions(plan.targets, plan.pathways)
         self.feedback: dict[str, dict[str, nn.Parameter]] = {}
@@ -91,10 +95,11 @@ class _Linker:
         trainable = target is not None and target.trainable
         learned = tuple(piece.module.parameters()) if trainable else ()
         learned += self._install(region, piece)
+        rerun = piece.module if target is not None and target.recompute else None
         positions = {n: k for k, n in enumerate(cut.inputs)}
         inputs = tuple(positions[n] for n in piece.inputs)
         if target is None or undivided:
-            return WholeRegion(piece.run, inputs, listens, learned)
+            return WholeRegion(piece.run, inputs, listens, learned, rerun)
         end = tail(self.traced, cut)
         phi = cut.phi[1] if cut.phi else None
         root = region.name == self.plan.waves[0][0]
@@ -109,6 +114,7 @@ class _Linker:
             tuple(positions[n] for n in end.inputs if n in positions) if end else (),
             phi_graph,
             end is not None and (phi_graph or bool(self.heard[region.name]) or root),
+            rerun,
         )
 
     def _install(self, region: Region, piece: Piece) -> tuple[nn.Parameter, ...]:
@@ -134,19 +140,18 @@ class _Linker:
 
     def synapses(self, p: Pathway) -> Synapses:
         """The initial synapses of a pathway, on the model's device and in its precision."""
-        rows, columns = (next(r.size for r in self.plan.regions if r.name == n) for n in (p.target, p.source))
         forward = self._forward_weight(p) if p.init == "transpose" else None
-        module = make(p, rows, columns, self._generator(p.name), forward)
+        module = make(p, self.regions[p.target], self.regions[p.source], self._generator(p.name), forward)
         return module.to(device=self.like.device, dtype=self.like.dtype)
 
     def bias(self, p: Pathway) -> nn.Parameter:
         """The bias b of a local read-out (E9), zero at first."""
-        columns = next(r.size for r in self.plan.regions if r.name == p.source)
+        _, columns, _ = matrix(p, self.regions[p.target], self.regions[p.source])
         return nn.Parameter(torch.zeros(columns, device=self.like.device, dtype=self.like.dtype))
 
     def _forward_weight(self, p: Pathway) -> Tensor:
         """The weight of the one Linear layer that the plan says lies between the two regions."""
-        (weight,) = [w for w in body(self.traced, self.cuts[p.source]).module.parameters() if w.ndim == 2]
+        (weight,) = [w for w in body(self.traced, self.cuts[p.source]).module.parameters() if w.ndim > 1]
         return weight
 
     def _generator(self, name: str) -> torch.Generator:

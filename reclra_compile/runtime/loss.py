@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from reclra_compile.errors import Fault, TrainingError
+from reclra_compile.runtime.precision import outside_autocast
 
 LossFunction = Callable[[Tensor, Any], Tensor]
 
@@ -25,7 +26,8 @@ def loss_and_gradient(loss_fn: LossFunction, output: Tensor, target: Any) -> tup
             raise TrainingError(
                 Fault("T001", f"the loss is {shape}, not a scalar", fix="use reduction='mean' or 'sum'")
             )
-    (gradient,) = torch.autograd.grad(loss, leaf)
+    with outside_autocast(leaf.device.type):
+        (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), gradient
 
 

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from reclra_compile.errors import Fault, PlanError, TrainingError
+from reclra_compile.frontend.outputs import choose, pick
 from reclra_compile.ir import Plan
+from reclra_compile.rules.catalogue import READOUTS
+from reclra_compile.runtime.linked import Linked
+from reclra_compile.runtime.loss import LossFunction
+from reclra_compile.runtime.precision import outside_autocast
 from reclra_compile.runtime.state import StepState
-from reclra_compile.runtime.tasks import Linked, build
+from reclra_compile.runtime.tasks import build
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,18 @@ class Program:
     The model keeps its own parameters: after training, `model.eval()(x)` uses them.
     """
 
-    def __init__(self, plan: Plan, model: nn.Module, linked: Linked, synapses: nn.Module) -> None:
+    def __init__(
+        self, plan: Plan, model: nn.Module, linked: Linked, synapses: nn.Module, output: str | int | None = None
+    ) -> None:
         self.plan = plan
         self.model = model
         self.synapses = synapses  #: the error synapses, as a module: move, save or inspect it like any other
         self._linked = linked
+        self._output = output
         self._inputs = [linked.slot(name) for name, _, _ in plan.inputs]
         self._y, self._loss = linked.slot("y"), linked.slot("loss")
         self._steps = [build(task, linked) for task in plan.tasks]
+        self._after_loss = 1 + next(k for k, task in enumerate(plan.tasks) if task.kind == "L")
         self._discrepancy: dict[str, Tensor] = {}
 
     def step(self, *batch: Any) -> Tensor:
@@ -55,9 +64,12 @@ class Program:
             slots[i] = x
         slots[self._y] = batch[-1]
         with torch.no_grad():
-            for run in self._steps:
+            for run in self._steps[: self._after_loss]:
                 run(slots)
-            state.finish()
+            with outside_autocast(slots[self._loss].device.type):
+                for run in self._steps[self._after_loss :]:
+                    run(slots)
+                state.finish()
         self._discrepancy = state.discrepancy
         loss: Tensor = slots[self._loss]
         return loss
@@ -71,6 +83,16 @@ class Program:
         terms = {name: float(self._discrepancy[name]) for name in order}
         return Discrepancy(sum(terms.values()), terms)
 
+    @property
+    def loss_fn(self) -> LossFunction:
+        """The loss that the output is compared to the target with."""
+        return self._linked.loss_fn
+
+    def output_of(self, result: Any) -> Tensor:
+        """The tensor that the loss sees, out of what the model's forward returns (a tensor, a dict, a tuple)."""
+        output: Tensor = pick(result, choose(result, self._output, self.model))
+        return output
+
     def model_parameters(self) -> Iterator[nn.Parameter]:
         """The model's own parameters."""
         return self.model.parameters()
@@ -82,7 +104,7 @@ class Program:
     def readout_parameters(self) -> Iterator[nn.Parameter]:
         """The learned synapses that are local read-outs (E9): a part of `synapse_parameters`."""
         for p in self.plan.pathways:
-            if p.update == "local_readout":
+            if p.update in READOUTS:
                 yield from self._linked.synapses[p.name].parameters()
 
     def parameters(self) -> Iterator[nn.Parameter]:

@@ -5,7 +5,8 @@ outputs (gradient rule along the model's edges). `SplitRegion`: the graph ends a
 enter there, so ΔW never contains φ' (E5); φ and tail run apart, with a graph only where one is needed.
 
 Inputs are detached: no graph spans two regions. `requires_grad` is set on an input only where an
-edge pathway listens to its cotangent, so dX is never computed for the rest.
+edge pathway listens to its cotangent, so dX is never computed for the rest. A region with `rerun` (its
+module) keeps only its inputs, and runs again for its VJP.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reclra_compile.runtime.recompute import first_run
+
 Elementwise = Callable[[Tensor], Tensor]
 Cotangents = Sequence[Tensor | None]
 
@@ -26,7 +29,8 @@ class Live:
     """What a forward pass leaves behind for the error phase of one region.
 
     `roots` end the graph of E5; `leaves` are the listened-to inputs by position; `outputs`, `end` and
-    `z` belong to the graph of φ and tail, where there is one; `extra` are its cotangents of inputs.
+    `z` belong to the graph of φ and tail, where there is one; `extra` are its cotangents of inputs. `again`
+    makes the roots anew, with their graph, where the region recomputes.
     """
 
     roots: tuple[Any, ...] = ()
@@ -35,6 +39,7 @@ class Live:
     end: Tensor | None = None
     z: Tensor | None = None
     extra: dict[int, Tensor] = field(default_factory=dict)
+    again: Callable[[], tuple[Any, ...]] | None = None
 
     def leaf(self, k: int, value: Any, listens: frozenset[int]) -> Any:
         """Input k as it enters the graph: a fresh leaf where somebody listens, the value itself elsewhere."""
@@ -53,13 +58,17 @@ class WholeRegion:
     run_inputs: tuple[int, ...]
     listens: frozenset[int]
     learned: tuple[nn.Parameter, ...]
+    rerun: nn.Module | None = None
 
     def forward(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], Live]:
         """Detached outputs, in order, and the live graph; `values` are the region's inputs."""
         live = Live()
         inputs = [live.leaf(k, values[k], self.listens) for k in self.run_inputs]
-        with torch.set_grad_enabled(bool(self.learned or self.listens)):
-            result = self.run(*inputs)
+        if self.rerun is not None:
+            result, live.again = first_run(self.run, inputs, self.rerun)
+        else:
+            with torch.set_grad_enabled(bool(self.learned or self.listens)):
+                result = self.run(*inputs)
         live.roots = result if isinstance(result, tuple) else (result,)
         return tuple(o.detach() if isinstance(o, Tensor) else o for o in live.roots), live
 
@@ -81,13 +90,17 @@ class SplitRegion:
     tail_inputs: tuple[int, ...]
     phi_graph: bool
     tail_graph: bool
+    rerun: nn.Module | None = None
 
     def forward(self, values: Sequence[Any]) -> tuple[tuple[Tensor, ...], Tensor, Live]:
         """Detached outputs, detached z, and the live graphs; `values` are the region's inputs."""
         live = Live()
         inputs = [live.leaf(k, values[k], self.listens) for k in self.run_inputs]
-        with torch.set_grad_enabled(bool(self.learned or self.listens)):
-            h = self.run(*inputs)
+        if self.rerun is not None:
+            h, live.again = first_run(self.run, inputs, self.rerun)
+        else:
+            with torch.set_grad_enabled(bool(self.learned or self.listens)):
+                h = self.run(*inputs)
         live.roots = (h,)
         z = h.detach()
         if self.phi_graph:
@@ -141,7 +154,7 @@ def vjp(live: Live, cotangents: Cotangents, learned: Sequence[nn.Parameter]) -> 
     """E5: accumulate the VJP of the region's roots into `.grad` of the parameters and of the listened-to inputs."""
     given = [
         (r, c)
-        for r, c in zip(live.roots, cotangents, strict=False)
+        for r, c in zip(live.again() if live.again else live.roots, cotangents, strict=False)
         if c is not None and isinstance(r, Tensor) and r.requires_grad
     ]
     into = [p for p in learned if p.requires_grad] + list(live.leaves.values())

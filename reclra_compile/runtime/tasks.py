@@ -7,48 +7,22 @@ the tensor.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from reclra_compile.ir import Pathway, Plan, Region, Target, Task
+from reclra_compile.ir import Pathway, Region, Target, Task
 from reclra_compile.rules import targets as rules
-from reclra_compile.rules import updates
-from reclra_compile.rules.kernels import Synapses
-from reclra_compile.runtime.loss import LossFunction, is_plain_cross_entropy, loss_and_gradient, reduction_of
+from reclra_compile.runtime.linked import Linked, Step
+from reclra_compile.runtime.loss import loss_and_gradient, reduction_of
+from reclra_compile.runtime.precision import laid_out_as
 from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total, vjp
-from reclra_compile.runtime.state import Errors, SlotMap, Slots, StepState
+from reclra_compile.runtime.state import Errors, Slots, StepState
+from reclra_compile.runtime.synapse_tasks import read_out, synapse_update
 from reclra_compile.schedule.lower import activity
-
-Step = Callable[[Slots], None]
 
 #: below this a region's VJP costs less than the call of autograd that runs it: such updates are run together
 SMALL_FLOPS = 20_000_000
-
-
-@dataclass
-class Linked:
-    """Everything the builders need: the plan, and the live parts its names stand for."""
-
-    plan: Plan
-    loss_fn: LossFunction
-    codes: dict[str, WholeRegion | SplitRegion]
-    target_phi: dict[str, rules.Elementwise | None]
-    synapses: dict[str, Synapses]
-    biases: dict[str, nn.Parameter]
-    reduction: str | None = None
-    track_discrepancy: bool = True
-    slot: SlotMap = field(default_factory=SlotMap)
-
-    def __post_init__(self) -> None:
-        self.regions: dict[str, Region] = {r.name: r for r in self.plan.regions}
-        self.targets: dict[str, Target] = {t.region: t for t in self.plan.targets}
-        self.pathways: dict[str, Pathway] = {p.name: p for p in self.plan.pathways}
-        self.root = self.plan.waves[0][0]
-        self.read_e = {t.reads[0] for t in self.plan.tasks if t.kind == "D"}
-        self.read_e |= {v for t in self.plan.tasks if t.kind == "T" for v in t.reads if v.startswith("e.")}
 
 
 def build(task: Task, linked: Linked) -> Step:
@@ -97,13 +71,25 @@ def _loss(task: Task, linked: Linked) -> Step:
 
 def _displacement(task: Task, linked: Linked) -> Step:
     p = linked.pathways[task.subject]
-    synapses, shape = linked.synapses[p.name], linked.regions[p.target].shape
+    apply_to = linked.synapses[p.name].apply_to
+    if p.update == "local_loss":
+        return _own_error(p, linked)
     e, d = linked.slot(f"e.{p.source}"), linked.slot(f"d.{p.name}")
-    flat = len(shape) == 1 and len(linked.regions[p.source].shape) == 1
 
     def run(v: Slots) -> None:
-        errors = v[e].e
-        v[d] = synapses.apply_to(errors) if flat else synapses.apply_to(errors.flatten(1)).view(-1, *shape)
+        v[d] = apply_to(v[e].e)
+
+    return run
+
+
+def _own_error(p: Pathway, linked: Linked) -> Step:
+    """E10: the displacement that the region's own read-out asks for."""
+    apply_to, gradient = linked.synapses[p.name].apply_to, read_out(p, linked)
+    d, r = linked.slot(f"d.{p.name}"), linked.slot(f"r.{p.name}")
+
+    def run(v: Slots) -> None:
+        v[r] = gradient(v)
+        v[d] = apply_to(v[r] * (1.0 / v[0].scale))
 
     return run
 
@@ -158,7 +144,9 @@ def _gradient_errors(
     def run(v: Slots) -> None:
         scale: float = v[0].scale
         if at_z:
-            arrived = code.pull(v[h], total([v[i] for i in at_z]), _cotangents(v, at_outputs, 1.0 / scale))
+            at = total([v[i] for i in at_z])
+            at = at if at is None else laid_out_as(at, v[h].roots[0]).to(v[h].roots[0].dtype)
+            arrived = code.pull(v[h], at, _cotangents(v, at_outputs, 1.0 / scale))
             errors = torch.zeros_like(v[h].roots[0]) if arrived is None else arrived
             v[e] = Errors(errors, errors * scale)
         else:
@@ -192,8 +180,7 @@ def _lra_errors(
             d: Tensor | None = v[at_z[0]]
         else:
             d = code.pull(live, total([v[i] for i in at_z]), _cotangents(v, at_outputs, 1.0 / scale))
-        if d is None:
-            d = torch.zeros_like(h_N)
+        d = torch.zeros_like(h_N) if d is None else laid_out_as(d, h_N)
         if target.rescale:
             d = rules.rescaled(d, h_N, v[e_root].e)
         m = mismatch(h_N, v[z], d)
@@ -215,7 +202,8 @@ def _update(task: Task, linked: Linked) -> Step:
     e, h = linked.slot(f"e.{region.name}"), linked.slot(f"h.{region.name}")
     edges = [(linked.slot(v), _positions(linked.pathways[v[2:]], linked)) for v in task.writes if v.startswith("d.")]
     whole, learned = isinstance(code, WholeRegion), code.learned
-    if not whole and not edges and region.weight_flops <= SMALL_FLOPS:
+    again = linked.targets[region.name].recompute
+    if not whole and not edges and not again and region.weight_flops <= SMALL_FLOPS:
 
         def later(v: Slots) -> None:
             v[0].pending.append((v[h].roots[0], v[e].c, learned))
@@ -237,51 +225,6 @@ def _positions(p: Pathway, linked: Linked) -> list[list[int]]:
     return [[k for k, v in enumerate(inputs) if v == out] for out in linked.regions[p.target].outputs]
 
 
-def _synapse_update(task: Task, linked: Linked) -> Step:
-    p = linked.pathways[task.subject]
-    factors = _UPDATES[p.update](p, linked)
-    synapses = linked.synapses[p.name]
-
-    def run(v: Slots) -> None:
-        u, c = factors(v)
-        synapses.accumulate(u.flatten(1), c.flatten(1))
-
-    return run
-
-
-FactorsOf = Callable[[Slots], updates.Factors]
-
-
-def _kolen_pollack(p: Pathway, linked: Linked) -> FactorsOf:
-    z, e = linked.slot(activity(linked.regions[p.target])), linked.slot(f"e.{p.source}")
-    return lambda v: updates.kolen_pollack(v[z], v[e].c, p.gamma)
-
-
-def _lra(p: Pathway, linked: Linked) -> FactorsOf:
-    ds = [linked.slot(f"d.{q.name}") for q in linked.plan.pathways if q.target == p.target and not q.edge]
-    e = linked.slot(f"e.{p.source}")
-    guard = updates.GrowthGuard(linked.synapses[p.name], p.growth_limit)
-    return lambda v: updates.lra(sum(v[d] for d in ds), guard(v[e].c), p.gamma)
-
-
-def _local_readout(p: Pathway, linked: Linked) -> FactorsOf:
-    z, y = linked.slot(activity(linked.regions[p.target])), linked.slot("y")
-    synapses, bias = linked.synapses[p.name], linked.biases.get(p.name)
-    root, shape = linked.codes[linked.root], linked.regions[linked.root].shape
-    assert isinstance(root, SplitRegion)
-    loss_fn, bare = linked.loss_fn, root.phi is None and root.tail is None
-
-    def gradient(r: Tensor, v: Slots) -> Tensor:
-        r = r.view(-1, *shape)
-        if bare and is_plain_cross_entropy(loss_fn, r, v[y]):
-            if v[0].one_hot is None:
-                v[0].one_hot = F.one_hot(v[y], r.shape[1]).to(r.dtype)
-            return torch.softmax(r, 1).sub_(v[0].one_hot).mul_(v[0].scale)
-        return loss_and_gradient(lambda x, t: loss_fn(root.head(x), t), r, v[y])[1].flatten(1)
-
-    return lambda v: updates.local_readout(synapses, bias, v[z].flatten(1), lambda r: gradient(r, v), p.gamma)
-
-
 def _free(task: Task, linked: Linked) -> Step:
     slots = [linked.slot(v) for v in task.reads]
 
@@ -292,17 +235,12 @@ def _free(task: Task, linked: Linked) -> Step:
     return run
 
 
-_UPDATES: dict[str, Callable[[Pathway, Linked], FactorsOf]] = {
-    "kolen_pollack": _kolen_pollack,
-    "lra": _lra,
-    "local_readout": _local_readout,
-}
 _BUILDERS: dict[str, Callable[[Task, Linked], Step]] = {
     "F": _forward,
     "L": _loss,
     "D": _displacement,
     "T": _target,
     "U": _update,
-    "V": _synapse_update,
+    "V": synapse_update,
     "X": _free,
 }

@@ -10,9 +10,11 @@ READS_OF_UPDATE: dict[str, tuple[str, ...]] = {
     "kolen_pollack": ("z", "e"),
     "lra": ("d", "e"),
     "local_readout": ("z", "y", "loss"),
+    "local_loss": ("z", "r"),
 }
-"""What a synapse update reads: z and (total) d of the target, e of the source, labels y, and the loss, with
-which it becomes known whether gradients are divided by the batch size (mean or sum).
+"""What a synapse update reads: z and (total) d of the target, e of the source, labels y, the loss, with
+which it becomes known whether gradients are divided by the batch size (mean or sum), and r, the error of
+the target's own read-out.
 """
 
 
@@ -49,14 +51,13 @@ def lower(
     for name in (n for names in waves for n in names):
         region, target = by_name[name], target_of[name]
         tasks += [
-            Task("D", p.name, (f"e.{p.source}",), (f"d.{p.name}",), wave[name], flops=p.flops)
-            for p in into[name]
-            if not p.edge
+            _displacement(p, region, wave[name]) for p in into[name] if not p.edge
         ]
         tasks.append(_target(region, target, [p.name for p in into[name]] or ["loss"], wave[name], root))
         edges = along[name]
         if target.trainable or edges:
             flops = region.weight_flops * target.trainable + sum(p.flops for p in edges)
+            flops += region.forward_flops * target.recompute
             writes = (f"g.{name}",) * target.trainable + tuple(f"d.{p.name}" for p in edges)
             tasks.append(Task("U", name, (f"e.{name}", f"h.{name}"), writes, wave[name], flops=flops))
     tasks += [
@@ -79,6 +80,13 @@ def activity(region: Region) -> str:
     return f"z.{region.name}" if region.tail else region.outputs[0]
 
 
+def _displacement(p: Pathway, target: Region, wave: int) -> Task:
+    if p.update == "local_loss":  # the error is made here, from the target's own read-out
+        reads, writes = (activity(target), "y", "loss"), (f"d.{p.name}", f"r.{p.name}")
+        return Task("D", p.name, reads, writes, wave, flops=p.flops)
+    return Task("D", p.name, (f"e.{p.source}",), (f"d.{p.name}",), wave, flops=p.flops)
+
+
 def _target(region: Region, target: Target, displacements: list[str], wave: int, root: str) -> Task:
     reads = [f"h.{region.name}", activity(region), *(f"d.{d}" for d in displacements)]
     if target.rescale:
@@ -93,6 +101,7 @@ def _synapses(p: Pathway, target: Region, into: list[Pathway], wave: int) -> Tas
         "d": tuple(f"d.{q.name}" for q in into if not q.edge),
         "y": ("y",),
         "loss": ("loss",),
+        "r": (f"r.{p.name}",),
     }
     reads = tuple(name for k in READS_OF_UPDATE[p.update] for name in value[k])
     return Task("V", p.name, reads, (f"g.{p.name}",), wave, flops=p.update_flops)

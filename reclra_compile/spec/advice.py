@@ -35,8 +35,13 @@ def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, 
     maps = [p.name for p in resolved.pathways if p.update == "fixed" and len(by_name[p.target].shape) > 1]
     if maps:
         found.append(f"fixed synapses onto feature maps ({_some(maps)}): these hardly train; let them learn")
-    found += [f"pathway {p.name} is {p.kernel} (rank {p.rank}): {p.reason}" for p in resolved.pathways if p.reason]
+    found += [f"pathway {p.name} is {p.kernel} (rank {p.rank}): {p.reason}" for p in resolved.pathways if p.rank]
     return tuple(found)
+
+
+def idle_warning(names: tuple[str, ...]) -> list[str]:
+    """A sentence about parameters that the output does not depend on."""
+    return [f"the output does not depend on these parameters, so nothing teaches them: {_some([*names])}"] * bool(names)
 
 
 def _phi(chosen: str, own: str) -> str:

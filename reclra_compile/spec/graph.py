@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import networkx as nx
 
 from reclra_compile.ir import Region
 
+FLOAT_BYTES = 4
+LEAST_MEMORY = 64 * 2**20  #: bytes of synapses that a small model may have, however few its parameters
+
+
+def memory_for(regions: Iterable[Region]) -> int:
+    """Bytes that error synapses may take where the wiring does not say: as much as the parameters, or 64 MiB."""
+    return max(FLOAT_BYTES * sum({r.parameters: r.parameter_count for r in regions}.values()), LEAST_MEMORY)
+
 
 class RegionGraph:
-    """Forward edges between regions, with the queries that wirings need."""
+    """Forward edges between regions, with the queries that wirings need.
 
-    def __init__(self, regions: tuple[Region, ...], output: str) -> None:
+    `labelled` is false inside a block, whose output has an error but no labels to read out. `memory` is the
+    number of bytes that the synapses of `kernel: auto` onto feature maps may take; by default what the
+    parameters take, or `LEAST_MEMORY` if that is more.
+    """
+
+    def __init__(
+        self, regions: tuple[Region, ...], output: str, labelled: bool = True, memory: int | None = None
+    ) -> None:
         self.regions = {r.name: r for r in regions}
         producer = {v: r.name for r in regions for v in r.outputs}
         self.output = producer[output]
+        self.labelled = labelled
+        self.memory = memory or memory_for(regions)
         self.forward: nx.DiGraph[str] = nx.DiGraph()
         self.forward.add_nodes_from(self.regions)
         self.forward.add_edges_from((producer[v], r.name) for r in regions for v in r.inputs if v in producer)
@@ -22,12 +41,16 @@ class RegionGraph:
         self.layers = (*learned, self.output)
         self.position = {n: i for i, n in enumerate(self.regions)}
 
+    def reads_out(self, name: str) -> bool:
+        """True for the region whose output the loss compares with labels."""
+        return self.labelled and name == self.output
+
     def consumers(self, name: str) -> list[str]:
         """Regions that read an output of `name`, in order."""
         return sorted(self.forward.successors(name), key=self.position.__getitem__)
 
     def learned_consumers(self, name: str) -> list[str]:
-        """The first regions with parameters (or the output) on each way downstream from `name`."""
+        """The first regions that learn (or the output) on each way downstream from `name`."""
         found: set[str] = set()
         seen: set[str] = set()
         stack = self.consumers(name)
@@ -36,7 +59,7 @@ class RegionGraph:
             if n in seen:
                 continue
             seen.add(n)
-            if self.regions[n].parameters or n == self.output:
+            if self.regions[n].learns or n == self.output:
                 found.add(n)
             else:
                 stack.extend(self.consumers(n))

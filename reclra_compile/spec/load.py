@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from reclra_compile.errors import Fault, Location, WiringError, nearest
-from reclra_compile.spec.schema import Override, PathwaySpec, Wiring, keys_of, part_at
+from reclra_compile.spec.schema import InnerWiring, NamedWiring, Override, PathwaySpec, Wiring, keys_of, part_at
 from reclra_compile.spec.yaml_marks import Document, KeyPath, read_text, read_yaml
 
 CODES: dict[str, str] = {
@@ -34,20 +34,26 @@ CODES: dict[str, str] = {
 }
 
 _START = "start with 'version: 1' and a list 'pathways:'"
-_SHORT = ("kernel", "init", "update")  # fields with the form {word: number}
+_SHORT = ("kernel", "init", "update", "granularity")  # fields with the form {word: number}
 _DIRECTORIES = (Path(__file__).parents[1] / "wiring", Path(__file__).parents[2] / "wiring")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A wiring, the file it came from, and where each of its values stands there."""
+    """A wiring, the file it came from, and where each of its values stands there.
 
-    wiring: Wiring
+    `unreached`: what becomes of regions that no error reaches: refuse, freeze or backprop.
+    """
+
+    wiring: InnerWiring
     file: str
     marks: Mapping[KeyPath, Location] = field(default_factory=lambda: MappingProxyType({}))
+    prefix: KeyPath = ()
+    unreached: str = "refuse"
 
     def where(self, *path: str | int) -> Location | None:
         """The place of the value at `path`, or of what is around it; `source` may stand for `from`."""
+        path = (*self.prefix, *path)
         if not self.marks:
             return _unmarked(self.file, ["from" if p == "source" else p for p in path if p != "names"])
         known: KeyPath = ()
@@ -59,6 +65,17 @@ class Loaded:
             elif step != "names":
                 break
         return self.marks.get(known)
+
+    def inner(self, wiring: InnerWiring, *path: str | int) -> Loaded:
+        """The wiring at `path`, which stands there or in the file it names; raises WiringError."""
+        if not isinstance(wiring, NamedWiring):
+            return replace(self, wiring=wiring, prefix=(*self.prefix, *path))
+        beside = os.path.join(os.path.dirname(self.file), wiring.reference)
+        try:
+            return load_wiring(beside if _is_path(wiring.reference) and os.path.isfile(beside) else wiring.reference)
+        except WiringError as error:
+            where = self.where(*path)
+            raise WiringError(f if f.where else replace(f, where=where) for f in error.faults) from error
 
 
 def load_wiring(source: str | os.PathLike[str] | Mapping[str, object] | Wiring) -> Loaded:
@@ -186,6 +203,8 @@ _EXPECTED = {
     "Kernel": "the name of a kernel or {low_rank: 8}",
     "Init": "the name of an initial distribution or, with its scale, {normal: 0.001}",
     "Update": "the name of an update or, with its gamma, {kolen_pollack: 0.5}",
+    "Granularity": "layer, block or {groups: 2}",
+    "InnerWiring": "the name of a wiring, its file, or a mapping with 'pathways:'",
     "Selector": "a region's name, a list of names, or a selector such as {every: 3}",
     "PathwaySpec": "a mapping such as {from: output, to: all}",
     "Override": "a mapping such as {regions: fc1, target: {beta: 0.5}}",

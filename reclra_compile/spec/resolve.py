@@ -6,7 +6,7 @@ each region that learns hears an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -14,11 +14,13 @@ import networkx as nx
 from reclra_compile.errors import WiringError
 from reclra_compile.ir import Pathway, Target, Training
 from reclra_compile.spec.collect import Faults
-from reclra_compile.spec.graph import RegionGraph
+from reclra_compile.spec.graph import FLOAT_BYTES, RegionGraph
 from reclra_compile.spec.load import Loaded
-from reclra_compile.spec.schema import PathwaySpec, Selector, TargetSpec
+from reclra_compile.spec.maps import CELLS, cell_area
+from reclra_compile.spec.parts import Selector
+from reclra_compile.spec.schema import PathwaySpec, TargetSpec, TrainingSection, Wiring
 from reclra_compile.spec.select import RELATIVE, select
-from reclra_compile.spec.synapses import Maker
+from reclra_compile.spec.synapses import Maker, costed
 
 CODES = {
     "W020": "a selector names a region, layer or activation that does not exist",
@@ -35,6 +37,8 @@ CODES = {
     "W031": "init transpose needs one Linear layer between the two regions",
     "W032": "a region's first dimension is not the batch",
     "W034": "the edge pathways that leave a region are of two kinds",
+    "W037": "no transposed convolution leads from one feature map to the other",
+    "W041": "the error synapses do not fit synapses.memory",
 }
 
 Pair = tuple[str, str]
@@ -71,11 +75,13 @@ class _Resolver:
         self.pathways: dict[Pair, Pathway] = {}
         self.entry: dict[Pair, int] = {}
         self.edges: dict[str, list[Pathway]] = {}
+        self.makers: dict[int, Maker] = {}
         self.complete = True  # false once an entry could not be followed: what its pathways reach is then unknown
 
     def run(self) -> Resolved:
         for k, spec in enumerate(self.wiring.pathways):
             self._entry(k, spec)
+        self._fit()
         frozen = set(self._select(self.wiring.frozen, self.graph.regions, "frozen") if self.wiring.frozen else ())
         targets = self._targets(frozen)
         errors: nx.DiGraph[str] = nx.DiGraph()
@@ -87,7 +93,7 @@ class _Resolver:
             self._check_silent(errors, frozen)
         if faults := self.faults.sorted():
             raise WiringError(faults)
-        waves = self._waves(errors)
+        waves = waves_of(errors, self.graph.position)
         order = {n: i for i, n in enumerate(n for wave in waves for n in wave)}
         pathways = sorted(self.pathways.values(), key=lambda p: (order[p.target], order[p.source]))
         reached = tuple(targets[n] for n in order)
@@ -111,9 +117,9 @@ class _Resolver:
     # Pathways
 
     def _entry(self, k: int, spec: PathwaySpec) -> None:
-        maker = Maker(self.wiring, self.graph, self.faults, self.batch, k)
+        maker = self.makers[k] = Maker(self.wiring, self.graph, self.faults, self.batch, k)
         output = self.graph.output
-        universe = [n for n, r in self.graph.regions.items() if n != output and (maker.edge or r.parameters)]
+        universe = [n for n, r in self.graph.regions.items() if n != output and (maker.edge or r.learns)]
         taken = frozenset(p.target for p in self.pathways.values())
         chosen = self._select(spec.to, universe, "pathways", k, "to", taken=taken)
         if output in chosen:
@@ -159,6 +165,47 @@ class _Resolver:
         if made.edge:
             self.edges.setdefault(source, []).append(made)
 
+    def _fit(self) -> None:
+        """Choose coarser kernels for feature maps until what `auto` chose fits the memory for synapses."""
+        chosen = {pair: self.makers[self.entry[pair]] for pair, p in self.pathways.items()
+                  if self.makers[self.entry[pair]].kernel.name == "auto"}  # fmt: skip
+        given = self.wiring.synapses.memory
+        memory = given or self.graph.memory
+        # a chain of vectors stores what the model itself stores; only a memory that was asked for limits it
+        maps = [pair for pair in chosen if given or self._onto_maps(pair)]
+        for cells in (c for c in CELLS if c < self.wiring.synapses.cells):
+            need = FLOAT_BYTES * sum(self.pathways[pair].synapses for pair in maps)
+            if need <= memory:
+                return
+            for pair in maps:
+                finer = self.pathways[pair]
+                p = chosen[pair].again(finer, cells)
+                if (p.kernel, p.grid) != (finer.kernel, finer.grid):
+                    why = f"{p.reason}; finer, all would take {need / 2**20:,.0f} MiB of {memory / 2**20:,.0f} MiB"
+                    self.pathways[pair] = replace(p, reason=why)
+        need = FLOAT_BYTES * sum(self.pathways[pair].synapses for pair in maps)
+        if need > memory and given:  # what nobody asked for is no limit: the coarsest kernels are the answer
+            self._thin([p for p in maps if self.pathways[p].kernel in ("dense", "low_rank")], chosen, need - memory)
+
+    def _onto_maps(self, pair: Pair) -> bool:
+        return any(self.graph.regions[name].grid for name in pair)
+
+    def _thin(self, vectors: list[Pair], makers: Mapping[Pair, Maker], excess: int) -> None:
+        """Give pathways between vectors the rank at which they save `excess` bytes, all in proportion."""
+        stored = sum(self.pathways[pair].synapses for pair in vectors)
+        share = 1 - excess / (FLOAT_BYTES * stored) if stored else 0.0
+        if share <= 0:
+            self.faults.add("W041", f"the error synapses need {excess / 2**20:,.1f} MiB more than synapses.memory even "
+                            "at their coarsest", "synapses", "memory",
+                            fix="raise synapses.memory, or wire fewer regions")  # fmt: skip
+            return
+        for pair in vectors:
+            b, a = (self.graph.regions[name] for name in pair)
+            rank = max(1, int(share * self.pathways[pair].synapses / (a.size + b.size)))
+            thin = replace(self.pathways[pair], kernel="low_rank", rank=rank,
+                           reason="dense matrices would not fit synapses.memory")  # fmt: skip
+            self.pathways[pair] = costed(thin, a, b, self.batch, first=True)
+
     # Checks of the whole
 
     def _check_cycles(self, errors: nx.DiGraph[str]) -> None:
@@ -183,11 +230,14 @@ class _Resolver:
 
     def _check_silent(self, errors: nx.DiGraph[str], frozen: set[str]) -> None:
         heard = set(errors) | frozen
-        silent = [f"'{n}'" for n, r in self.graph.regions.items() if r.parameters and n not in heard]
-        if silent:
+        silent = [f"'{n}'" for n, r in self.graph.regions.items() if r.learns and n not in heard]
+        if silent and self.loaded.unreached == "freeze":
+            self.notes.append(f"{len(silent)} regions that no error reaches do not learn, as asked: {silent[0]}, …")
+        elif silent:
             shown = ", ".join(silent[:6]) + (f" and {len(silent) - 6} more" if len(silent) > 6 else "")
             self.faults.add("W027", f"no error reaches {shown}", "pathways",
-                            fix="add {from: next, to: rest}, or list what shall not learn under `frozen:`")  # fmt: skip
+                            fix="add {from: next, to: rest}, list what shall not learn under `frozen:`, or say "
+                            "--unreached freeze or --unreached backprop")  # fmt: skip
 
     # Results
 
@@ -203,10 +253,14 @@ class _Resolver:
 
     def _target(self, t: Target, name: str, learns: bool) -> Target:
         """The options of `t` that its rule has, for region `name`."""
-        trainable = learns and bool(self.graph.regions[name].parameters)
+        trainable = learns and self.graph.regions[name].learns
         if t.rule == "gradient":
             return Target(region=name, rule=t.rule, trainable=trainable)
-        return replace(t, region=name, trainable=trainable)
+        # A displacement spread over a pooled map is divided by the positions of a cell: β counts per cell, or
+        # z − φ(h − βd) would be lost to rounding.
+        here = self.graph.regions[name]
+        areas = [cell_area(p, here) for p in self.pathways.values() if p.target == name] if t.normalize else []
+        return replace(t, region=name, trainable=trainable, beta=t.beta * max(areas, default=1))
 
     def _note_unused(self) -> None:
         """Options of the lra rule written beside rule `gradient` do nothing: say so."""
@@ -215,13 +269,8 @@ class _Resolver:
             if spec.rule == "gradient" and unused:
                 self.notes.append(f"{', '.join(unused)}: no effect under target rule gradient; they belong to lra")
 
-    def _waves(self, errors: nx.DiGraph[str]) -> tuple[tuple[str, ...], ...]:
-        """Generations of the error graph, the region nearest to the output first in each."""
-        last_first = {n: -i for n, i in self.graph.position.items()}
-        return tuple(tuple(sorted(wave, key=last_first.__getitem__)) for wave in nx.topological_generations(errors))
-
     def _training(self) -> Training:
-        section = self.wiring.training
+        section = self.wiring.training if isinstance(self.wiring, Wiring) else TrainingSection()
         phis = [self.graph.regions[n].phi for n in self.graph.layers[:-1]]
         phi = max(sorted(set(phis)), key=phis.count, default="identity")
         settings: dict[str, float | int | str] = {}
@@ -229,6 +278,13 @@ class _Resolver:
             if part is not None:
                 settings |= {k: v for k, v in part.model_dump(exclude={"phi"}).items() if v is not None}
         return replace(Training(), **settings)  # type: ignore[arg-type]
+
+
+def waves_of(errors: nx.DiGraph[str], position: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
+    """Generations of the error graph, the region nearest to the output first in each."""
+    return tuple(
+        tuple(sorted(wave, key=lambda n: -position[n])) for wave in nx.topological_generations(errors)
+    )
 
 
 def _apply(target: Target, spec: TargetSpec) -> Target:

@@ -1,195 +1,36 @@
-"""The wiring file's schema: what a user may write, as pydantic models.
-
-Short forms are normalised before validation: `to: all` is a list of one name, `kernel: dense`
-is a kernel without a number, `init: {normal: 0.001}` is a name and a number.
-"""
+"""The wiring file's schema: the sections of a file and their keys, as pydantic models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
-from reclra_compile.errors import nearest
-from reclra_compile.rules.catalogue import INITS, KERNELS, RULES, UPDATES, Entry
-
-ACTIVATIONS = (
-    "same", "identity", "relu", "relu6", "leaky_relu", "tanh", "sigmoid", "elu", "selu", "celu",
-    "gelu", "silu", "mish", "softplus", "softsign", "hardtanh", "hardsigmoid", "hardswish",
-    "logsigmoid", "sign",
-)  # fmt: skip
-
-
-class Strict(BaseModel):
-    """Base of all parts: unknown keys are errors, values are frozen, numbers must be finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _error(code: str, message: str, fix: str) -> PydanticCustomError:
-    """An error that the loader reports as a fault with these words."""
-    return PydanticCustomError(code, "{message}", {"message": message, "fix": fix})
-
-
-def _known(entries: Mapping[str, Entry], what: str) -> AfterValidator:
-    """Accept only the names in `entries`."""
-
-    def check(value: str) -> str:
-        if value not in entries:
-            raise _error("W004", f"unknown {what} {value[:40]!r}", nearest(value, sorted(entries)))
-        return value
-
-    return AfterValidator(check)
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):  # pydantic would take true for 1
-        raise PydanticCustomError("number_type", "a number is needed, not true or false")
-    return value
-
-
-_NUMBER = BeforeValidator(_no_bool)
-Count = Annotated[int, Field(ge=1), _NUMBER]
-Positive = Annotated[float, Field(gt=0), _NUMBER]
-NotNegative = Annotated[float, Field(ge=0), _NUMBER]
-OneOrTwo = Annotated[Literal[1, 2], _NUMBER]
-
-
-def _names(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"names": [value]}
-    return {"names": value} if isinstance(value, list | tuple) else value
-
-
-def _named_number(key: str, example: str) -> BeforeValidator:
-    """Normalise `word`, `{word: number}` and `{word: {option: …}}` to a mapping with `name`."""
-
-    def normalise(value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if not isinstance(value, Mapping) or "name" in value:
-            return value
-        name, inner = next(iter(value.items()), ("", None))
-        if len(value) != 1 or (isinstance(inner, Mapping) and "name" in inner):
-            message = f"exactly one name is needed here, not {len(value) if len(value) != 1 else 2}"
-            raise _error("W005", message, f"write one word, or {example}")
-        return {"name": name, **inner} if isinstance(inner, Mapping) else {"name": name, key: inner}
-
-    return BeforeValidator(normalise)
-
-
-def _forms(entries: Mapping[str, Entry], key: str, need: str = "", **options: object) -> WithJsonSchema:
-    """JSON schema of `word`, `{word: number}`, `{word: {option: …}}` and `{name: word, option: …}`.
-
-    Where `need` is given, it is the only word that has options, and it needs them.
-    """
-    part: dict[str, Any] = {"type": "object", "additionalProperties": False}
-    inner = {"anyOf": [options[key], {**part, "properties": options}]}
-    keyed = {name: {**inner, "description": entries[name].about} for name in ([need] if need else entries)}
-    named = {"name": {"enum": list(entries)}, **options}
-    return WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": [name for name in entries if name != need]},
-                {**part, "properties": keyed, "minProperties": 1, "maxProperties": 1},
-                {**part, "properties": named, "required": ["name"]},
-            ]
-        }
-    )
-
-
-class Selector(Strict):
-    """Regions by name or glob (`all`, `rest` are names too), by layer number, by width or by activation.
-
-    Layers are numbered from 1 in the model's order, as in the paper; the output region is the last.
-    """
-
-    names: list[str] | None = Field(default=None, min_length=1)
-    every: Count | None = Field(default=None, description="layers whose number is a multiple of this")
-    start: Count | None = Field(default=None, description="with `every`: count from this layer instead")
-    layers: list[Count] | None = Field(default=None, min_length=1, description="layer numbers, from 1")
-    narrowest: Count | None = Field(default=None, description="this many regions with the fewest neurons")
-    phi: str | None = Field(default=None, description="regions with this activation")
-
-    @model_validator(mode="after")
-    def _one(self) -> Selector:
-        given = [k for k in ("names", "every", "layers", "narrowest", "phi") if getattr(self, k) is not None]
-        if len(given) != 1:
-            has = " and ".join(given) or "nothing"
-            message = (
-                f"this selector has {has}, but needs exactly one of names, every, layers, narrowest and phi"
-            )
-            raise _error("W012", message, "choose the regions in one way, for example {every: 3}")
-        if self.start is not None and self.every is None:
-            raise _error(
-                "W012", "'start' is only for 'every'", "write {every: 3, start: 2}, or remove 'start'"
-            )
-        return self
-
-
-Selection = Annotated[Selector, BeforeValidator(_names, json_schema_input_type=str | list[str] | Selector)]
-
-
-class Kernel(Strict):
-    """How a pathway's E is stored and applied."""
-
-    name: Annotated[str, _known(KERNELS, "kernel")]
-    rank: Annotated[int, _NUMBER] = 0
-
-    @model_validator(mode="after")
-    def _rank(self) -> Kernel:
-        if self.name == "low_rank" and self.rank < 1:
-            code = "W007" if "rank" in self.model_fields_set else "W006"
-            raise _error(code, "kernel low_rank needs a rank of at least 1", "write 'kernel: {low_rank: 8}'")
-        if self.name != "low_rank" and self.rank:
-            fix = f"write 'kernel: {self.name}', or 'kernel: {{low_rank: 8}}'"
-            raise _error("W007", f"kernel {self.name} has no rank", fix)
-        return self
-
-
-class Init(Strict):
-    """Initial distribution of a pathway's synapses."""
-
-    name: Annotated[str, _known(INITS, "initial distribution")]
-    scale: NotNegative = 1.0
-
-
-class Update(Strict):
-    """How a pathway's synapses learn; `gamma` scales it, `growth_limit` bounds ‖E‖ ÷ its initial value."""
-
-    name: Annotated[str, _known(UPDATES, "update")]
-    gamma: Positive = 1.0
-    growth_limit: Annotated[float, Field(gt=1), _NUMBER] = 100.0
-
-
-_RANK = {"type": "integer", "minimum": 1}
-_SCALE = {"type": "number", "minimum": 0}
-_GAMMA = {"type": "number", "exclusiveMinimum": 0}
-_GROWTH = {"type": "number", "exclusiveMinimum": 1}
-KernelField = Annotated[
-    Kernel, _named_number("rank", "{low_rank: 8}"), _forms(KERNELS, "rank", "low_rank", rank=_RANK)
-]
-InitField = Annotated[Init, _named_number("scale", "{normal: 0.001}"), _forms(INITS, "scale", scale=_SCALE)]
-UpdateField = Annotated[
+from reclra_compile.spec.parts import (
+    NUMBER,
+    PHI_NAMES,
+    SIZE,
+    Activation,
+    Count,
+    Granularity,
+    GranularityField,
+    Init,
+    InitField,
+    Kernel,
+    KernelField,
+    Merge,
+    NotNegative,
+    OneOrTwo,
+    Positive,
+    Rule,
+    Selection,
+    Strict,
     Update,
-    _named_number("gamma", "{kolen_pollack: 0.5}"),
-    _forms(UPDATES, "gamma", gamma=_GAMMA, growth_limit=_GROWTH),
-]
-Rule = Annotated[str, _known(RULES, "target rule"), WithJsonSchema({"enum": list(RULES)})]
-_PHI: dict[str, Any] = {"enum": list(ACTIVATIONS)}
-_PHIS = {name: Entry(name, "") for name in ACTIVATIONS}
-Activation = Annotated[str, _known(_PHIS, "activation"), WithJsonSchema(_PHI)]
+    UpdateField,
+    number_of_bytes,
+    schema_error,
+)
 
 
 class TargetSpec(Strict):
@@ -229,20 +70,32 @@ class Synapses(Strict):
     kernel: KernelField = Kernel(name="auto")
     init: InitField = Init(name="auto")
     update: UpdateField = Update(name="auto")
-    max_entries: Count = Field(default=16_000_000, description="largest dense matrix one pathway may have")
-
-
-class Override(Strict):
-    """Target options for some regions."""
-
-    regions: Selection
-    target: TargetSpec
+    max_entries: Count = Field(default=16_000_000, description="largest matrix one pathway may have")
+    cells: Count = Field(default=8, description="most cells per axis that `auto` reads a feature map on")
+    memory: Annotated[int, Field(gt=0), BeforeValidator(number_of_bytes), WithJsonSchema(SIZE)] | None = Field(
+        default=None, description="bytes that the kernels `auto` chooses may take together, such as 256MiB"
+    )
 
 
 class RegionsSpec(Strict):
     """How the model is partitioned."""
 
-    granularity: Literal["layer"] = "layer"
+    granularity: GranularityField = Granularity()
+    merge: list[Merge] = Field(default=[], description="globs over region names; what each entry matches is one region")
+
+
+class Override(Strict):
+    """Options for some regions: of their targets, or the wiring inside a block."""
+
+    regions: Selection
+    target: TargetSpec = TargetSpec()
+    inside: Inside | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Override:
+        if not self.model_fields_set & {"target", "inside"}:
+            raise schema_error("W006", "this override needs the key 'target' or 'inside'", "add 'target: {beta: 0.5}'")
+        return self
 
 
 class TrainingSpec(Strict):
@@ -264,28 +117,60 @@ class TrainingSection(TrainingSpec):
     """Training settings, with exceptions per activation of the model's regions."""
 
     phi: dict[Activation, TrainingSpec] = Field(
-        default_factory=dict, json_schema_extra={"propertyNames": _PHI}
+        default_factory=dict, json_schema_extra={"propertyNames": PHI_NAMES}
     )
 
 
-class Wiring(Strict):
-    """A wiring file: which error pathways there are and how targets and synapses behave."""
+class InnerWiring(Strict):
+    """Error pathways among some regions and how their targets and synapses behave: of a model, or inside a block."""
 
-    version: Annotated[Literal[1], _NUMBER]
     name: str = "wiring"
     about: str = ""
     regions: RegionsSpec = RegionsSpec()
     target: TargetSpec = TargetSpec()
     pathways: list[PathwaySpec] = Field(min_length=1)
     synapses: Synapses = Synapses()
-    overrides: list[Override] = []
+    overrides: list[Override] = Field(default=[])
     frozen: Selection | None = Field(default=None, description="regions whose parameters do not learn")
+    inside: Inside | None = Field(
+        default=None, description="the wiring inside each block: a shipped name, a file, or pathways; backprop is exact"
+    )
+
+
+class MemorySpec(Strict):
+    """What the forward pass may keep for the weight updates."""
+
+    activations: Annotated[int, Field(gt=0), BeforeValidator(number_of_bytes), WithJsonSchema(SIZE)] | None = Field(
+        default=None, description="bytes kept inside regions; beyond them regions run their forward pass again"
+    )
+    recompute: Selection | None = Field(default=None, description="regions that run their forward pass again")
+
+
+class NamedWiring(InnerWiring):
+    """A wiring that stands in another file: `reference` is its shipped name or path."""
+
+    reference: str
+
+
+def _by_name(value: Any) -> Any:
+    return NamedWiring.model_construct(reference=value, name=value) if isinstance(value, str) else value
+
+
+Inside = Annotated[InnerWiring, BeforeValidator(_by_name, json_schema_input_type=str | InnerWiring)]
+
+
+class Wiring(InnerWiring):
+    """A wiring file: which error pathways there are and how targets and synapses behave."""
+
+    version: Annotated[Literal[1], NUMBER]
+    memory: MemorySpec = MemorySpec()
     training: TrainingSection = TrainingSection()
 
 
 def keys_of(part: type[BaseModel]) -> list[str]:
     """The keys that a part of the file may have, as they are written there."""
-    return [f.alias or name for name, f in part.model_fields.items()]
+    keys = [f.alias or name for name, f in part.model_fields.items()]
+    return sorted(keys, key=lambda k: k != "version")  # the first line of a file is the first key that is named
 
 
 def part_at(path: Sequence[str | int]) -> type[BaseModel]:

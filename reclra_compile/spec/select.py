@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from reclra_compile.errors import nearest
 from reclra_compile.ir import OUTPUT
 from reclra_compile.spec.graph import RegionGraph
-from reclra_compile.spec.schema import ACTIVATIONS, Selector
+from reclra_compile.spec.parts import ACTIVATIONS, Selector
 
 RELATIVE = ("next", "consumers", "relay")  #: words of `from` whose meaning depends on the target
 
@@ -80,6 +80,8 @@ def _by_names(
             chosen |= set(universe) - set(taken)
         elif name == OUTPUT:
             chosen.add(graph.output)
+        elif name == "last":
+            chosen |= set(graph.forward.predecessors(graph.output)) & set(universe)
         elif name in graph.regions:
             chosen.add(name)
         else:
@@ -106,7 +108,7 @@ def _no_name(name: str, found: set[str], graph: RegionGraph, at: tuple[str | int
     elif any(n.startswith(f"{name}.") for n in known):
         fix = f"write '{name}.*' for the regions inside it"
     else:
-        fix = nearest(name, [*known, "all", "rest", OUTPUT])
+        fix = nearest(name, [*known, "all", "rest", "last", OUTPUT])
     what = "region matches" if any(c in name for c in "*?[") else "region"
     return Problem("W020", f"no {what} '{name}'", fix, at)
 

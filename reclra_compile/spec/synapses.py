@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
 from reclra_compile.ir import EDGE_KERNELS, Pathway, Region
-from reclra_compile.rules.catalogue import UPDATES_OF
+from reclra_compile.rules.catalogue import READOUTS, UPDATES_OF
 from reclra_compile.spec.collect import Faults
 from reclra_compile.spec.graph import RegionGraph
-from reclra_compile.spec.schema import Init, Kernel, PathwaySpec, Update, Wiring
+from reclra_compile.spec.maps import CELLS, DEFAULT_CELLS, common, geometry, matrix, pooled, window_of
+from reclra_compile.spec.parts import Init, Update
+from reclra_compile.spec.schema import InnerWiring, PathwaySpec
 
 Path = tuple[str | int, ...]
 
@@ -17,7 +20,7 @@ Path = tuple[str | int, ...]
 class Maker:
     """Makes the pathways of one entry of a wiring, and reports what does not fit."""
 
-    def __init__(self, wiring: Wiring, graph: RegionGraph, faults: Faults, batch: int, k: int) -> None:
+    def __init__(self, wiring: InnerWiring, graph: RegionGraph, faults: Faults, batch: int, k: int) -> None:
         self.graph, self.faults, self.batch = graph, faults, batch
         self.limit = wiring.synapses.max_entries
         self.spec: PathwaySpec = wiring.pathways[k]
@@ -38,24 +41,28 @@ class Maker:
             return None
         a, b = self.graph.regions[target], self.graph.regions[source]
         self._batched(a, b)
-        kernel, reason = self._kernel(a, b)
-        update = self._update(kernel, source)
-        init = self._init(kernel, a, b)
-        pathway = Pathway(
-            name=f"{source}->{target}",
-            source=source,
-            target=target,
-            kernel=kernel.name,
+        bare, reason = self._kernel(a, b, self.defaults.cells)
+        update = self._update(bare.kernel, source)
+        init = self._init(bare.kernel, a, b)
+        pathway = replace(
+            bare,
             update=update.name,
             init=init.name,
             scale=init.scale,
             gamma=update.gamma,
             growth_limit=update.growth_limit if update.name == "lra" else 0.0,
-            rank=kernel.rank,
             reason=reason,
         )
         self._alike(pathway, siblings)
         return costed(pathway, a, b, self.batch, first=not siblings)
+
+    def again(self, p: Pathway, cells: int) -> Pathway:
+        """The pathway with what `auto` chooses where feature maps get at most `cells` per axis."""
+        a, b = self.graph.regions[p.target], self.graph.regions[p.source]
+        bare, reason = choose(a, b, self.graph.reads_out(b.name), cells, self.limit)
+        kept = replace(p, kernel=bare.kernel, rank=bare.rank, grid=bare.grid, source_grid=bare.source_grid,
+                       window=bare.window, reason=reason)  # fmt: skip
+        return costed(kept, a, b, self.batch, first=True)
 
     def _at(self, part: str) -> Path:
         """Where the file gives the kernel, update or init of this entry."""
@@ -68,54 +75,66 @@ class Maker:
                             "be read sample by sample", "pathways", self.k,
                             fix="use `from: consumers` with `kernel: adjoint` there")  # fmt: skip
 
-    def _kernel(self, a: Region, b: Region) -> tuple[Kernel, str]:
-        kernel, entries = self.kernel, a.size * b.size
-        if kernel.name == "dense" and entries > self.limit:
-            self.faults.add("W030", f"a dense matrix '{b.name}' → '{a.name}' has {entries:,} entries, more than "
-                            f"synapses.max_entries = {self.limit:,}", *self._at("kernel"),
-                            fix="write 'kernel: {low_rank: 32}', or raise synapses.max_entries")  # fmt: skip
-        if kernel.name != "auto":
-            return kernel, ""
-        if entries <= self.limit:
-            return Kernel(name="dense"), ""
-        rank = max(1, min(64, self.limit // (a.size + b.size)))
-        return Kernel(name="low_rank", rank=rank), f"dense would have {entries:,} entries, more than {self.limit:,}"
+    def _kernel(self, a: Region, b: Region, cells: int) -> tuple[Pathway, str]:
+        """A pathway that has only its kernel yet, and why `auto` chose it; reports what does not fit."""
+        kernel = self.kernel
+        if kernel.name == "auto":
+            bare, reason = choose(a, b, self.graph.reads_out(b.name), cells, self.limit)
+            return bare, reason
+        bare = shaped(kernel.name, a, b, kernel.cells or DEFAULT_CELLS, kernel.rank)
+        if kernel.name in ("dense", "spatial", "channel"):
+            rows, columns, _ = matrix(bare, a, b)
+            entries = rows * columns
+            if entries > self.limit:
+                self.faults.add("W030", f"a {kernel.name} matrix '{b.name}' → '{a.name}' has {entries:,} entries, more "
+                                f"than synapses.max_entries = {self.limit:,}", *self._at("kernel"),
+                                fix="write 'kernel: {low_rank: 32}', or raise synapses.max_entries")  # fmt: skip
+        if kernel.name == "conv" and not convolvable(bare, a, b):
+            self.faults.add("W037", f"no transposed convolution leads from '{b.name}' {_shape(b)} to '{a.name}' "
+                            f"{_shape(a)}", *self._at("kernel"),
+                            fix="use it between neighbouring feature maps; 'kernel: auto' finds what fits")  # fmt: skip
+        return bare, ""
 
-    def _update(self, kernel: Kernel, source: str) -> Update:
-        update, allowed = self.spec.update or self.defaults.update, UPDATES_OF[kernel.name]
+    def _update(self, kernel: str, source: str) -> Update:
+        update, allowed = self.spec.update or self.defaults.update, UPDATES_OF[kernel]
         tied = self.spec.update is None and allowed == ("tied",)  # a default for synapses; a tied kernel has none
+        if update.name in READOUTS and source == self.graph.output and not self.graph.labelled:
+            return Update(name=allowed[0], gamma=update.gamma)  # a block's output has no labels to read out
         if update.name == "auto" or tied:
-            name = "local_readout" if "local_readout" in allowed and source == self.graph.output else allowed[0]
+            name = "local_readout" if "local_readout" in allowed and self.graph.reads_out(source) else allowed[0]
             return update.model_copy(update={"name": name})
         if update.name not in allowed:
             here = "" if self.spec.update else f"; give entry {self.k + 1} of the pathways its own `update:`"
-            self.faults.add("W028", f"kernel {kernel.name} cannot have update '{update.name}'", *self._at("update"),
-                            fix=f"{kernel.name} takes {' or '.join(allowed)}{here}")  # fmt: skip
+            self.faults.add("W028", f"kernel {kernel} cannot have update '{update.name}'", *self._at("update"),
+                            fix=f"{kernel} takes {' or '.join(allowed)}{here}")  # fmt: skip
         elif self.edge and update.gamma != 1.0:
-            self.faults.add("W028", f"kernel {kernel.name} takes no gamma: its synapses get the forward update itself",
+            self.faults.add("W028", f"kernel {kernel} takes no gamma: its synapses get the forward update itself",
                             *self._at("update"), fix=f"write 'update: {update.name}'")  # fmt: skip
-        elif update.name == "local_readout" and source != self.graph.output:
-            self.faults.add("W029", f"local_readout cannot read out for '{source}': only the output region has labels",
+        elif update.name in READOUTS and not self.graph.reads_out(source):
+            self.faults.add("W029", f"{update.name} cannot read out for '{source}': only the output region has labels",
                             *self._at("update"),
                             fix="write 'update: kolen_pollack' in entries that come from inner regions")  # fmt: skip
         return update
 
-    def _init(self, kernel: Kernel, a: Region, b: Region) -> Init:
+    def _init(self, kernel: str, a: Region, b: Region) -> Init:
         init = self.spec.init or self.defaults.init
-        if self.edge and kernel.name != "mirror":
+        if self.edge and kernel != "mirror":
             return Init(name="auto").model_copy(update={"name": "none"})
         if init.name == "auto":
-            if kernel.name == "mirror":
+            if kernel == "mirror":
                 return Init(name="glorot")
-            return Init(name="normal", scale=0.001) if b.name == self.graph.output else Init(name="fan_in")
+            return Init(name="normal", scale=0.001) if self.graph.reads_out(b.name) else Init(name="fan_in")
         if init.name == "transpose":
             self._transposable(kernel, a, b)
         return init
 
-    def _transposable(self, kernel: Kernel, a: Region, b: Region) -> None:
+    def _transposable(self, kernel: str, a: Region, b: Region) -> None:
         plain = b.op == "Linear" and b.weight_count == a.size * b.size
-        if kernel.name != "dense":
-            reason = f"kernel {kernel.name} cannot start as a copy of a weight"
+        filters = b.op == "Conv2d" and b.weight_count == a.channels * b.channels * math.prod(b.window)
+        if kernel == "conv" and filters and b.name in self.graph.consumers(a.name):
+            return
+        if kernel != "dense":
+            reason = f"kernel {kernel} cannot start as a copy of a weight"
         elif not plain or b.name not in self.graph.consumers(a.name):
             reason = f"'{b.name}' is not one Linear layer that reads '{a.name}'"
         else:
@@ -137,13 +156,67 @@ def kind(p: Pathway) -> tuple[str, str, str, float]:
     return p.kernel, p.update, p.init, p.scale
 
 
+def shaped(kernel: str, a: Region, b: Region, cells: int = 0, rank: int = 0) -> Pathway:
+    """The pathway `b` → `a` with a kernel and the grids or window it works on."""
+    bare = Pathway(f"{b.name}->{a.name}", b.name, a.name, kernel, "fixed", rank=rank)
+    if kernel == "spatial":
+        return replace(bare, grid=pooled(a.grid, cells), source_grid=pooled(b.grid, cells))
+    if kernel == "channel":
+        grid, source_grid = common(a.grid, b.grid)
+        return replace(bare, grid=grid, source_grid=source_grid)
+    if kernel == "conv":
+        return replace(bare, window=window_of(b, len(a.grid)))
+    return bare
+
+
+def choose(a: Region, b: Region, labelled: bool, cells: int, limit: int) -> tuple[Pathway, str]:
+    """What `auto` takes for the pathway `b` → `a`, and why; feature maps get at most `cells` per axis."""
+    if not a.grid and not b.grid:
+        if a.size * b.size <= limit:
+            return shaped("dense", a, b), ""
+        rank = max(1, min(64, limit // (a.size + b.size)))
+        return shaped("low_rank", a, b, rank=rank), (
+            f"dense would have {a.size * b.size:,} entries, more than {limit:,}"
+        )
+    if len(a.grid) == len(b.grid):
+        if labelled or (a.grid == b.grid and not b.window):
+            return shaped("channel", a, b), "both are maps, which correspond position by position"
+        conv = shaped("conv", a, b)
+        if b.window and not b.norm and convolvable(conv, a, b):
+            return conv, "both are feature maps, and a transposed convolution leads from one to the other"
+    for k in (cells, *(c for c in CELLS if c < cells)):
+        if k == 1:
+            break
+        bare = shaped("spatial", a, b, k)
+        rows, columns, _ = matrix(bare, a, b)
+        if rows * columns <= limit:
+            return bare, f"a feature map is read on at most {k} cells per axis"
+    bare = shaped("channel", a, b)
+    if bare.grid != tuple(1 for _ in a.grid):  # maps of unlike windows or norms: as wholes
+        bare = replace(bare, grid=tuple(1 for _ in a.grid), source_grid=tuple(1 for _ in b.grid))
+    return bare, "a feature map is read on one cell per channel"
+
+
+def convolvable(p: Pathway, a: Region, b: Region) -> bool:
+    """True where a transposed convolution leads from the map of `b` to that of `a`."""
+    return not a.channel_axis and not b.channel_axis and geometry(a.grid, b.grid, p.window) is not None
+
+
+def _shape(r: Region) -> str:
+    return "×".join(map(str, r.shape)) or "1"
+
+
 def costed(p: Pathway, a: Region, b: Region, batch: int, first: bool) -> Pathway:
     """The pathway from `b` to `a` with its stored entries and FLOPs; a region's VJP counts on its first edge."""
     if p.edge:
         stored = b.weight_count if p.kernel == "mirror" and first else 0
         return replace(p, synapses=stored, flops=b.input_flops if first else 0)
-    entries = p.rank * (a.size + b.size) if p.kernel == "low_rank" else a.size * b.size
-    once = 2 * batch * entries
-    times = {"fixed": 0, "local_readout": 2}.get(p.update, 1)
-    bias = b.size if p.update == "local_readout" else 0
-    return replace(p, synapses=entries + bias, flops=once, update_flops=times * once)
+    rows, columns, cells = matrix(p, a, b)
+    entries = p.rank * (rows + columns) if p.kernel == "low_rank" else rows * columns
+    once = 2 * batch * cells * entries
+    # the factors of low_rank get an update each, which takes two products
+    products = 2 if p.kernel == "low_rank" else 1
+    times = {"fixed": 0, "local_readout": 1 + products}.get(p.update, products)
+    bias = columns if p.update in READOUTS else 0
+    reads = 2 if p.update == "local_loss" else 1  # its displacement begins with the read-out
+    return replace(p, synapses=entries + bias, flops=reads * once, update_flops=times * once)

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 
-from reclra_compile.compiler import WiringSource, compile
+from reclra_compile.compiler import Unreached, WiringSource, compile
+from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet, Part
 from reclra_compile.errors import DataError, Fault, Location, TrainingError
 from reclra_compile.files import make_folder, write_text
-from reclra_compile.frontend.load_model import load_model
+from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan, Training
+from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.train import checkpoint
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.loop import Epoch, Run, Split, with_flags
@@ -67,23 +70,33 @@ class Job:
     """The model, the data and the flags that all runs share."""
 
     model: str
-    data: DataSet
+    data: DataSet | OwnData
     flags: dict[str, float | int | str | None]
     resume: bool = False
     device: str = "cpu"
+    measure: str = "error"
+    granularity: str | None = None
+    output: str | None = None
+    unreached: Unreached = "refuse"
 
     def run(self, member: Member, watcher: Watcher) -> Result:
         """Train one member from fresh weights drawn with its seed; saves after every epoch."""
         torch.manual_seed(member.seed)
         loaded = load_model(self.model)
         loaded.model.to(self.device)
-        inputs = tuple(x.to(self.device) for x in loaded.inputs)
+        given = loaded.inputs
+        tensors = tuple(x.to(self.device) for x in (given.values() if isinstance(given, dict) else given))
+        inputs = dict(zip(given, tensors, strict=True)) if isinstance(given, dict) else tensors
         with loaded.blamed():
-            program = compile(loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed)
+            program = compile(
+                loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=self.loss_fn(loaded),
+                granularity=self.granularity if member.plan is None else None, output=self.output,
+                unreached=self.unreached,
+            )  # fmt: skip
         settings = with_flags(program.plan.training, **self.flags)
-        shape = tuple(inputs[0].shape[1:])
-        train, valid, test = (self._split(shape, part) for part in ("train", "valid", "test"))
-        run = Run(program, train, settings, valid=valid, test=test, seed=member.seed)
+        shapes = tuple(tuple(x.shape[1:]) for x in tensors)
+        train, valid, test = (self._split(shapes, part) for part in ("train", "valid", "test"))
+        run = Run(program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure)
         history = self._start(member, run)
         watcher.start(member, run, history)
         run.on_step = lambda epoch, k: watcher.step(member, run)
@@ -98,6 +111,9 @@ class Job:
 
     def fits(self, plan: Plan) -> None:
         """Raise DataError (D010, D020, D021) where the data does not fit the model of a plan."""
+        if isinstance(self.data, OwnData):
+            self.data.split("train", tuple(shape for _, shape, _ in plan.inputs))
+            return
         if len(plan.inputs) != 1:
             raise DataError(
                 Fault("D020", f"the model takes {len(plan.inputs)} inputs; the data sets have one",
@@ -112,6 +128,15 @@ class Job:
                       f"{self.data.classes} classes", fix=f"end the model in {self.data.classes} logits")
             )
 
+    def reaches(self, plan: Plan) -> None:
+        """Raise TrainingError (T025) where the output does not depend on some parameters, unless told what to do."""
+        if plan.idle and self.unreached == "refuse":
+            shown = ", ".join(plan.idle[:6]) + (f" and {len(plan.idle) - 6} more" if len(plan.idle) > 6 else "")
+            raise TrainingError(
+                Fault("T025", f"the model's output does not depend on {shown}, so nothing can teach them",
+                      fix="use them in forward(), remove them, or leave them as they are with --unreached freeze")
+            )
+
     def may_start(self, members: Iterable[Member]) -> None:
         """Raise TrainingError (T024) where a fresh run would replace the checkpoint of an earlier one."""
         saved = [checkpoint_of(m.folder) for m in members if m.folder is not None and checkpoint_of(m.folder).exists()]
@@ -122,14 +147,19 @@ class Job:
                       "go on with --resume, or name another --run-dir")
             )
 
-    def _split(self, shape: tuple[int, ...], part: Part) -> Split:
-        x, y = self.data.as_tensors(part, shape)
-        return x.to(self.device), y.to(self.device)
+    def loss_fn(self, loaded: Loaded) -> LossFunction:
+        """The loss that the model's file defines for its own data; cross entropy for the data sets."""
+        own = loaded.extra("loss_fn") if isinstance(self.data, OwnData) else None
+        return own or F.cross_entropy
+
+    def _split(self, shapes: tuple[tuple[int, ...], ...], part: Part) -> Split:
+        inputs, y = self.data.split(part, shapes)
+        return tuple(x.to(self.device) for x in inputs), y.to(self.device)
 
     def _facts(self, member: Member) -> checkpoint.Facts:
         """What a resumed run has to share with the run before, beside plan and settings."""
-        return {"data": self.data.name, "training images": len(self.data.x_train),
-                "validation images": len(self.data.x_valid), "seed": member.seed}  # fmt: skip
+        return {"data": self.data.name, "training images": self.data.count("train"),
+                "validation images": self.data.count("valid"), "seed": member.seed}  # fmt: skip
 
     def _start(self, member: Member, run: Run) -> list[Epoch]:
         if member.folder is None:

@@ -18,15 +18,17 @@ from torch import Tensor, nn
 from reclra_compile.data.sets import batches
 from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.ir import Training
+from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program
 
-Split = tuple[Tensor, Tensor]
+Split = tuple[Tensor | tuple[Tensor, ...], Tensor]
 OnStep = Callable[[int, int], None]
+OutputOf = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after one epoch; errors in percent, `seconds` since the start of the run."""
+    """What is known after one epoch; errors in percent (or losses, by the run's measure), `seconds` from the start."""
 
     epoch: int
     loss: float
@@ -69,18 +71,46 @@ def rate(settings: Training, progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1.0
 
 
-def error_percent(model: nn.Module, split: Split, batch_size: int = 1000) -> float:
-    """Share of wrongly classified samples in percent, in eval mode; the mode is restored."""
-    x, y = split
+def _itself(result: Any) -> Tensor:
+    output: Tensor = result
+    return output
+
+
+def error_percent(model: nn.Module, split: Split, batch_size: int = 1000, output_of: OutputOf = _itself) -> float:
+    """Share of wrongly classified samples (or tokens, or pixels) in percent, in eval mode; the mode is restored."""
+    wrong, count = 0, 0
+    for output, y in _evaluated(model, split, batch_size, output_of):
+        axis = -1 if y.shape == output.shape[:-1] else 1
+        wrong += int((output.argmax(axis) != y).sum())
+        count += y.numel()
+    return 100.0 * wrong / count
+
+
+def mean_loss(
+    model: nn.Module, split: Split, loss_fn: LossFunction, batch_size: int = 1000, output_of: OutputOf = _itself
+) -> float:
+    """The loss of a part, in eval mode, as a mean over batches by their size; the mode is restored."""
+    total = sum(float(loss_fn(output, y)) * len(y) for output, y in _evaluated(model, split, batch_size, output_of))
+    return total / len(split[1])
+
+
+def _evaluated(model: nn.Module, split: Split, batch_size: int, output_of: OutputOf) -> Iterator[tuple[Tensor, Tensor]]:
+    """Output and target of each batch."""
+    inputs, y = as_inputs(split[0]), split[1]
     mode = {m: m.training for m in model.modules()}
     model.eval()
-    wrong = 0
-    with torch.no_grad():
-        for xb, yb in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
-            wrong += int((model(xb).argmax(1) != yb).sum())
-    for module, training in mode.items():
-        module.training = training
-    return 100.0 * wrong / len(y)
+    try:
+        with torch.no_grad():
+            for k in range(0, len(y), batch_size):
+                yield output_of(model(*(x[k : k + batch_size] for x in inputs))), y[k : k + batch_size]
+    finally:
+        for module, training in mode.items():
+            module.training = training
+
+
+def as_inputs(x: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The model's inputs as a tuple."""
+    return (x,) if isinstance(x, Tensor) else x
 
 
 class Run:
@@ -96,9 +126,11 @@ class Run:
         test: Split | None = None,
         seed: int = 0,
         on_step: OnStep | None = None,
+        measure: str = "error",
     ) -> None:
+        """`measure`: "error", in percent, or "loss" where the targets are not classes."""
         self.program, self.settings, self.on_step = program, settings, on_step
-        self.train, self.valid, self.test = train, valid, test
+        self.train, self.valid, self.test, self.measure = train, valid, test, measure
         self.optimizer = optimizer_for(program, settings)
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
@@ -113,38 +145,44 @@ class Run:
         """Train one epoch and evaluate; raises TrainingError (T010) where loss or weights stop being finite."""
         started = time.perf_counter()
         self.program.model.train()
-        x, y = self.train
+        inputs, y = as_inputs(self.train[0]), self.train[1]
         losses = 0.0
         order = batches(len(y), self.settings.batch_size, generator=self.generator, drop_last=False)
         for k, index in enumerate(order):
-            losses += self._step(x[index], y[index], self.epoch * self.steps + k)
+            losses += self._step(tuple(x[index] for x in inputs), y[index], self.epoch * self.steps + k)
             if self.on_step is not None:
                 self.on_step(self.epoch, k)
         if not self._finite():  # the last step's update shows in no loss of this epoch
-            raise TrainingError(self._diverged(x[index], (self.epoch + 1) * self.steps - 1, "a weight"))
+            last = tuple(x[index] for x in inputs)
+            raise TrainingError(self._diverged(last, (self.epoch + 1) * self.steps - 1, "a weight"))
         self.epoch += 1
         self.seconds += time.perf_counter() - started
-        model = self.program.model
+        sample = tuple(x[:10_000] for x in inputs), y[:10_000]
         return Epoch(
             epoch=self.epoch,
             loss=losses / self.steps,
-            train_error=error_percent(model, (x[:10_000], y[:10_000])),
-            valid_error=error_percent(model, self.valid) if self.valid and len(self.valid[1]) else None,
-            test_error=error_percent(model, self.test) if self.test else None,
+            train_error=self._measured(sample),
+            valid_error=self._measured(self.valid) if self.valid and len(self.valid[1]) else None,
+            test_error=self._measured(self.test) if self.test else None,
             discrepancy=self.program.discrepancy.total,
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.seconds,
             synapse_norm=sum(float(p.detach().square().sum()) for p in self.program.synapses.parameters()) ** 0.5,
         )
 
-    def _step(self, x: Tensor, y: Tensor, step: int) -> float:
+    def _measured(self, split: Split) -> float:
+        if self.measure == "error":
+            return error_percent(self.program.model, split, output_of=self.program.output_of)
+        return mean_loss(self.program.model, split, self.program.loss_fn, output_of=self.program.output_of)
+
+    def _step(self, inputs: tuple[Tensor, ...], y: Tensor, step: int) -> float:
         factor = rate(self.settings, step / (self.steps * self.settings.epochs))
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor * group["scale"]
         self.optimizer.zero_grad()
-        loss = float(self.program.step(x, y))
+        loss = float(self.program.step(*inputs, y))
         if not math.isfinite(loss):
-            raise TrainingError(self._diverged(x, step, "the loss"))
+            raise TrainingError(self._diverged(inputs, step, "the loss"))
         if self.settings.clip:
             nn.utils.clip_grad_norm_(list(self.program.parameters()), self.settings.clip)
         self.optimizer.step()
@@ -153,8 +191,8 @@ class Run:
     def _finite(self) -> bool:
         return all(bool(p.isfinite().all()) for p in self.program.parameters())
 
-    def _diverged(self, x: Tensor, step: int, what: str) -> Fault:
-        region = self.program.first_non_finite(x)
+    def _diverged(self, inputs: tuple[Tensor, ...], step: int, what: str) -> Fault:
+        region = self.program.first_non_finite(*inputs)
         first = f"the first region that is not finite is '{region}'"
         if region is None:
             named = self.program.synapses.named_parameters()

@@ -10,7 +10,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         h = torch.relu(self.fc(x))
-        return {"logits": self.out(h), "features": h}
+        return {"scores": self.out(h), "features": h}
 
 
 model = Net()

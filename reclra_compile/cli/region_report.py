@@ -1,0 +1,83 @@
+"""The regions of a model on the terminal: a table with shapes and costs, and a tree of what lies in what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from reclra_compile.cli.report import console, human
+from reclra_compile.cli.tables import NAME, NUMBER, TEXT, table
+from reclra_compile.ir import Region
+from reclra_compile.spec.divide import Part
+
+MANY = 12
+
+
+def print_regions(
+    model: str, parts: Sequence[Part], regions: Sequence[Region], layers: Sequence[Region]
+) -> None:
+    """A table of the regions, then the tree of blocks and the layers in them."""
+    out = console()
+    with out.capture() as report:
+        made = _table(regions, out.width if out.is_terminal else None)
+        if not out.is_terminal:
+            out.width = max(out.width, out.measure(made, options=out.options.update(max_width=10_000)).maximum)
+        out.print(Text(model, "bold"))
+        out.print()
+        out.print(made)
+        if any(p.layers != (p.name,) for p in parts):
+            out.print()
+            out.print(_tree(model, parts, {r.name: r for r in layers}))
+    click.echo("\n".join(line.rstrip() for line in report.get().splitlines()))
+
+
+def _table(regions: Sequence[Region], room: int | None) -> Table:
+    maker = {v: r.name for r in regions for v in r.outputs}
+    columns = (("region", NAME), ("op", TEXT), ("φ", TEXT), ("output", TEXT), ("parameters", NUMBER),
+               ("FLOPs", NUMBER), ("reads", NAME), ("source", TEXT))  # fmt: skip
+    rows = [
+        (r.name, r.op, "" if r.phi == "identity" else r.phi, "×".join(map(str, r.shape)) or "1",
+         human(r.parameter_count) + (" frozen" if r.frozen else ""), human(r.forward_flops),
+         _listed([maker.get(v, v) for v in r.inputs]), r.source)
+        for r in regions
+    ]  # fmt: skip
+    total = ("all", "", "", "", human(sum(r.parameter_count for r in regions)),
+             human(sum(r.forward_flops for r in regions)), "", "")  # fmt: skip
+    title = f"{len(regions)} region" + ("s" if len(regions) != 1 else "")
+    return table(title, columns, rows, total, room)
+
+
+def _listed(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:3]) + (f" +{len(unique) - 3}" if len(unique) > 3 else "")
+
+
+def _tree(model: str, parts: Sequence[Part], layers: dict[str, Region]) -> Tree:
+    root = Tree(Text(model, "bold"), guide_style="dim")
+    for part in parts:
+        _branch(root, part, layers)
+    return root
+
+
+def _branch(parent: Tree, part: Part, layers: dict[str, Region]) -> None:
+    own = [layers[n] for n in part.layers]
+    facts = f"{human(sum(r.parameter_count for r in own))} parameters"
+    if part.parts:
+        assert part.loaded is not None
+        facts += f", inside: {part.loaded.wiring.name}"
+        label = Text.assemble((part.name, "bold cyan"), (f"  {facts}", "dim"))
+    else:
+        label = Text.assemble((part.name, "cyan"), (f"  {facts}" if part.layers != (part.name,) else "", "dim"))
+    branch = parent.add(label)
+    for inner in part.parts:
+        _branch(branch, inner, layers)
+    if not part.parts and part.layers != (part.name,):
+        for r in own[:MANY]:
+            phi = "" if r.phi == "identity" else f", {r.phi}"
+            branch.add(Text(f"{r.name}  {r.op}{phi}", "dim"))
+        if len(own) > MANY:
+            branch.add(Text(f"… {len(own) - MANY} more", "dim"))

@@ -1,0 +1,40 @@
+"""What the tasks of a program are built from: the plan, and the live parts its names stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from reclra_compile.ir import Pathway, Plan, Region, Target
+from reclra_compile.rules.maps import Synapses
+from reclra_compile.rules.targets import Elementwise
+from reclra_compile.runtime.loss import LossFunction
+from reclra_compile.runtime.region import SplitRegion, WholeRegion
+from reclra_compile.runtime.state import SlotMap, Slots
+
+Step = Callable[[Slots], None]
+
+
+@dataclass
+class Linked:
+    """Everything the builders need: the plan, and the live parts its names stand for."""
+
+    plan: Plan
+    loss_fn: LossFunction
+    codes: dict[str, WholeRegion | SplitRegion]
+    target_phi: dict[str, Elementwise | None]
+    synapses: dict[str, Synapses]
+    biases: dict[str, nn.Parameter]
+    reduction: str | None = None
+    track_discrepancy: bool = True
+    slot: SlotMap = field(default_factory=SlotMap)
+
+    def __post_init__(self) -> None:
+        self.regions: dict[str, Region] = {r.name: r for r in self.plan.regions}
+        self.targets: dict[str, Target] = {t.region: t for t in self.plan.targets}
+        self.pathways: dict[str, Pathway] = {p.name: p for p in self.plan.pathways}
+        self.root = self.plan.waves[0][0]
+        self.read_e = {t.reads[0] for t in self.plan.tasks if t.kind == "D"}
+        self.read_e |= {v for t in self.plan.tasks if t.kind == "T" for v in t.reads if v.startswith("e.")}
