@@ -1,6 +1,6 @@
 """Step time of convolutional and transformer networks, compiled with several wirings, beside autograd's backprop.
 
-    python benchmarks/architectures.py [--rounds 7] [--threads 1] [--only resnet gpt vit]
+    python benchmarks/architectures.py [--rounds 5] [--threads 1] [--only resnet gpt vit]
 
 Contenders run in this process, in turn; a ratio is the median over rounds of the ratio within a round. The
 bound is the cost model's FLOP ratio. A step is zero_grad, forward, errors, gradients; no optimizer.
@@ -24,12 +24,15 @@ import reclra_compile as rc
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CASES = (
     # name, file, builder, batch, wiring, granularity
-    ("resnet", "resnet_cifar.py", "conv", 16, "blocks", None),
-    ("resnet", "resnet_cifar.py", "conv", 16, "groups", "groups=3"),
-    ("resnet", "resnet_cifar.py", "conv", 16, "depth1", None),
-    ("resnet", "resnet_cifar.py", "conv", 16, "backprop", "block"),
+    ("resnet", "resnet_cifar.py", "conv", 64, "blocks", None),
+    ("resnet", "resnet_cifar.py", "conv", 64, "groups", "groups=3"),
+    ("resnet", "resnet_cifar.py", "conv", 64, "depth1", None),
+    ("resnet", "resnet_cifar.py", "conv", 64, "depth1_local", None),
+    ("resnet", "resnet_cifar.py", "conv", 64, "backprop", "block"),
     ("gpt", "gpt.py", "build_model", 16, "blocks", None),
+    ("gpt", "gpt.py", "build_model", 16, "groups", None),
     ("vit", "vit.py", "cifar10", 32, "blocks", None),
+    ("vit", "vit.py", "cifar10", 32, "groups", None),
 )
 
 
@@ -90,7 +93,7 @@ def compare(name: str, file: str, builder: str, size: int, wiring: str, granular
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=["resnet", "gpt", "vit"])
     options = parser.parse_args()

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from reclra_compile.ir import Pathway, Region, Target, Task
 from reclra_compile.rules import targets as rules
+from reclra_compile.rules.blocked import Spread, errors
+from reclra_compile.rules.maps import Mapped
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import loss_and_gradient, reduction_of
 from reclra_compile.runtime.precision import laid_out_as
@@ -71,27 +73,39 @@ def _loss(task: Task, linked: Linked) -> Step:
 
 def _displacement(task: Task, linked: Linked) -> Step:
     p = linked.pathways[task.subject]
-    apply_to = linked.synapses[p.name].apply_to
-    if p.update == "local_loss":
-        return _own_error(p, linked)
-    e, d = linked.slot(f"e.{p.source}"), linked.slot(f"d.{p.name}")
+    applied = _applied(p, linked)
+    d = linked.slot(f"d.{p.name}")
+    if p.update == "local_loss":  # E10: the displacement that the region's own read-out asks for
+        read, r = read_out(p, linked), linked.slot(f"r.{p.name}")
+
+        def own(v: Slots) -> None:
+            v[r] = read(v)
+            v[d] = applied(v[r].v * (1.0 / v[0].scale))
+
+        return own
+    e = linked.slot(f"e.{p.source}")
 
     def run(v: Slots) -> None:
-        v[d] = apply_to(v[e].e)
+        v[d] = applied(v[e].e)
 
     return run
 
 
-def _own_error(p: Pathway, linked: Linked) -> Step:
-    """E10: the displacement that the region's own read-out asks for."""
-    apply_to, gradient = linked.synapses[p.name].apply_to, read_out(p, linked)
-    d, r = linked.slot(f"d.{p.name}"), linked.slot(f"r.{p.name}")
+def _applied(p: Pathway, linked: Linked) -> Callable[[Tensor], Tensor | Spread]:
+    """E e (E3); where only a blocked target reads it, as cells that are spread over the map there."""
+    synapses = linked.synapses[p.name]
+    if isinstance(synapses, Mapped) and _blocked(linked.regions[p.target], linked):
+        view = synapses.target
+        return lambda e: Spread(synapses.cells(e), view, len(e))
+    return synapses.apply_to
 
-    def run(v: Slots) -> None:
-        v[r] = gradient(v)
-        v[d] = apply_to(v[r] * (1.0 / v[0].scale))
 
-    return run
+def _blocked(region: Region, linked: Linked) -> bool:
+    """True where one pathway alone asks the region for error neurons of the common kind (p = q = 2)."""
+    target = linked.targets[region.name]
+    arriving = [p for p in linked.plan.pathways if p.target == region.name]
+    plain = target.rule == "lra" and (target.p, target.q) == (2, 2) and not target.rescale and target.phi == "same"
+    return plain and len(arriving) == 1 and not arriving[0].edge and arriving[0].update != "lra"
 
 
 def _target(task: Task, linked: Linked) -> Step:
@@ -167,10 +181,11 @@ def _lra_errors(
     e_root = linked.slot(f"e.{linked.root}")
     alone = len(at_z) == 1 and not at_outputs
     reads_d = any(p.target == region.name and p.update == "lra" for p in linked.plan.pathways)
-    mismatch = rules.mismatch(
-        target, linked.target_phi[region.name], own=target.phi == "same", overwrite=alone and not reads_d
-    )
+    overwrite = alone and not reads_d
+    mismatch = rules.mismatch(target, linked.target_phi[region.name], target.phi == "same", overwrite)
     direction, factor = rules.direction(target), rules.error_scale(target)
+    if _blocked(region, linked):
+        return _blocked_errors(region, target, at_z[0], linked)
     read, record = f"e.{region.name}" in linked.read_e, linked.track_discrepancy
 
     def run(v: Slots) -> None:
@@ -193,6 +208,29 @@ def _lra_errors(
             v[e] = Errors(errors, errors * scale)
         else:
             v[e] = Errors(None, m.mul_(factor * scale))
+
+    return run
+
+
+def _blocked_errors(region: Region, target: Target, at_z: int, linked: Linked) -> Step:
+    """As `_lra_errors` where one displacement arrives, a few samples at a time."""
+    e, h, z = (linked.slot(n) for n in (f"e.{region.name}", f"h.{region.name}", activity(region)))
+    phi, factor = linked.target_phi[region.name], rules.error_scale(target)
+    read, record = f"e.{region.name}" in linked.read_e, linked.track_discrepancy
+    in_units_of_loss: dict[float, Callable[..., tuple[Tensor, Tensor]]] = {}
+    exact = rules.mismatch(target, phi, own=True, overwrite=False)
+
+    def run(v: Slots) -> None:
+        h_N, d, scale = v[h].roots[0].detach(), v[at_z], 1.0 if read else v[0].scale
+        if h_N.dtype in rules.LOW:
+            m = exact(h_N, v[z], d.part(0, len(h_N)) if isinstance(d, Spread) else d)
+            c, squares = m * (factor * scale), m.square().sum()
+        else:
+            blocked = in_units_of_loss.setdefault(scale, errors(target.beta, factor * scale, phi))
+            c, squares = blocked(h_N, v[z], d)
+        if record:
+            v[0].discrepancy[region.name] = squares * (target.kappa / len(h_N))
+        v[e] = Errors(c, c * v[0].scale) if read else Errors(None, c)
 
     return run
 

@@ -15,9 +15,8 @@ DEFAULT_CELLS = 4  #: of kernel spatial, where the wiring gives no number
 
 
 def pooled(grid: Shape, cells: int) -> Shape:
-    """A grid of at most `cells` per axis; a sequence, which has one axis, gets cells² of them."""
-    most = cells * cells if len(grid) == 1 else cells
-    return tuple(min(size, most) for size in grid)
+    """A grid of at most `cells` per axis."""
+    return tuple(min(size, cells) for size in grid)
 
 
 def common(one: Shape, other: Shape) -> tuple[Shape, Shape]:

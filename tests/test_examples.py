@@ -1,0 +1,167 @@
+"""Every example compiles with the shipped wirings it is meant for, takes steps, and trains from the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+
+import reclra_compile as rc
+from reclra_compile.cli.main import main
+from reclra_compile.frontend.load_model import load_model
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL = {
+    "cnn.py": ("digits", "mnist", "cifar10"), "vit.py": ("digits", "cifar10"), "mlp_mixer.py": ("digits", "cifar10"),
+    "gpt.py": ("build_model",), "autoencoder.py": ("build_model",), "tabular.py": ("build_model",),
+    "lstm.py": ("build_model",), "resnet_cifar.py": ("conv16", "perturbative16"), "mlp_digits.py": ("build_model",),
+    "mlp_mnist.py": ("relu", "sign"), "figure1.py": ("build_model",),
+}  # fmt: skip
+BUILDERS = [f"{file}:{name}" for file, names in SMALL.items() for name in names]
+
+
+def module(file: str):
+    spec = importlib.util.spec_from_file_location(Path(file).stem, EXAMPLES / file)
+    assert spec and spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def target(output: torch.Tensor, loss_fn) -> torch.Tensor:
+    if loss_fn is F.mse_loss:
+        return torch.zeros_like(output)
+    return torch.zeros(output.shape[:-1], dtype=torch.long)
+
+
+@pytest.mark.parametrize("wiring", ["backprop", "depth1", "depth1_local", "blocks", "blocks_nested", "lra_e"])
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_an_example_takes_a_step(builder: str, wiring: str) -> None:
+    loaded = load_model(str(EXAMPLES / builder))
+    inputs = tuple(x[:4] for x in loaded.inputs)
+    loss_fn = loaded.extra("loss_fn") or F.cross_entropy
+    program = rc.compile(loaded.model, inputs, wiring, loss_fn=loss_fn)
+    loaded.model.train()
+    with torch.no_grad():
+        y = target(loaded.model(*inputs), loss_fn)
+    assert torch.isfinite(program.step(*inputs, y))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("builder", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("wiring", ["backprop", "depth1", "blocks", "groups"])
+def test_imagenet_networks_are_planned_without_weights(builder: str, wiring: str) -> None:
+    loaded = load_model(str(EXAMPLES / f"resnet_imagenet.py:{builder}"), meta=True)
+    plan = rc.plan_for(loaded.model, loaded.inputs, wiring)
+    assert all(p.is_meta for p in loaded.model.parameters())
+    assert max(p.synapses for p in plan.pathways) <= 16_001_000, "1000 classes into a 56×56×64 map"
+    assert plan.cost.synapse_bytes <= 1.2 * max(plan.cost.parameter_bytes, 64 * 2**20)
+
+
+@pytest.mark.parametrize("builder", ["conv", "perturbative"])
+def test_the_papers_resnets_have_blocks_of_two_layers(builder: str) -> None:
+    """64 filters or 64 masks; the skip of each block is g = 2 layers long."""
+    loaded = load_model(str(EXAMPLES / f"resnet_cifar.py:{builder}"))
+    plan = rc.plan_for(loaded.model, loaded.inputs, "blocks")
+    assert [r.name for r in plan.regions if r.layers] == [f"layer{k}.{i}" for k in (1, 2, 3, 4) for i in (0, 1)]
+    assert plan.region("layer1.0").channels == 64
+    kind = "Conv2d" if builder == "conv" else "PerturbativeConv2d"
+    assert plan.region("layer1.0").op == f"{kind}×2"
+
+
+def train(*arguments: str) -> dict:
+    result = CliRunner().invoke(main, ["train", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("file", ["autoencoder.py", "tabular.py", "lstm.py", "cnn.py", "vit.py", "mlp_mixer.py"])
+def test_an_example_trains_from_the_command_line(file: str) -> None:
+    report = train(str(EXAMPLES / file), "--wiring", "blocks", "--epochs", "1", "--batch-size", "64")
+    assert report["measure"] == ("loss" if file == "autoencoder.py" else "error")
+    assert math.isfinite(report["results"][0]["test_error"]["mean"])
+
+
+def test_the_autoencoder_learns_to_give_images_back() -> None:
+    path = str(EXAMPLES / "autoencoder.py")
+    report = train(path, "--wiring", "depth1", "--epochs", "30")
+    history = report["results"][0]["history"][0]
+    images = module("autoencoder.py").data()["test"][0]
+    assert history[-1]["test_error"] < 0.6 * float(F.mse_loss(images.mean(0).expand_as(images), images))
+
+
+def test_the_convolutional_network_learns_digits() -> None:
+    report = train(str(EXAMPLES / "cnn.py"), "--wiring", "depth1_local", "--epochs", "15", "--batch-size", "16")
+    assert report["results"][0]["test_error"]["mean"] < 6
+
+
+def test_the_tabular_network_learns() -> None:
+    report = train(str(EXAMPLES / "tabular.py"), "--wiring", "depth1", "--epochs", "10")
+    assert report["results"][0]["test_error"]["mean"] < 10
+
+
+def test_the_text_is_the_same_for_everyone_and_large_enough() -> None:
+    made = module("gpt.py")
+    parts = made.data()
+    assert len(parts["train"][1]) > 3000
+    x, y = parts["train"]
+    assert torch.equal(x[:, 1:], y[:, :-1]), "the target is the text one character on"
+    assert int(x.max()) <= len(made.CHARACTERS)
+
+
+# Data that a model's file brings
+
+
+MODEL = "import torch\nfrom torch import nn\nmodel = nn.Linear(4, 3)\nexample_inputs = torch.zeros(2, 4)\n"
+GOOD = "data = {'train': (torch.randn(6, 4), torch.zeros(6).long()), 'test': (torch.randn(3, 4), torch.zeros(3).long())}\n"
+
+
+def failing(tmp_path: Path, text: str, *options: str) -> str:
+    file = tmp_path / "net.py"
+    file.write_text(MODEL + text)
+    result = CliRunner().invoke(main, ["train", str(file), "--epochs", "1", "--wiring", "backprop", *options])
+    assert result.exit_code == 2, result.output
+    return result.stderr
+
+
+@pytest.mark.parametrize(("text", "code", "words"), [
+    ("data = 3\n", "D013", "is a int"),
+    ("data = {'train': (torch.zeros(2, 4), torch.zeros(2))}\n", "D013", "has train"),
+    ("data = {'train': 1, 'test': 2}\n", "D013", "not a pair"),
+    ("data = {'train': ([1], 2), 'test': ([1], 2)}\n", "D013", "other than tensors"),
+    (GOOD + "data['extra'] = data['test']\n", "D013", "unknown part 'extra'"),
+    (GOOD.replace("torch.randn(6, 4)", "torch.randn(5, 4)"), "D006", "5 and 6 samples"),
+    (GOOD.replace("torch.randn(6, 4)", "torch.randn(6, 5)"), "D010", "(5,)"),
+    ("def data():\n    raise RuntimeError('no file')\n", "M003", "no file"),
+])  # fmt: skip
+def test_data_of_another_form_is_refused(tmp_path: Path, text: str, code: str, words: str) -> None:
+    report = failing(tmp_path, text)
+    assert f"error[{code}]" in report and words in report
+    assert "Traceback" not in report
+
+
+def test_validation_samples_come_from_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(MODEL + GOOD)
+    report = train(str(file), "--epochs", "1", "--wiring", "backprop", "--validation", "2")
+    assert report["data"] == "own" and report["results"][0]["history"][0][0]["valid_error"] is not None
+    assert "D011" in failing(tmp_path, GOOD, "--validation", "6")
+
+
+def test_a_data_set_can_be_named_where_the_file_brings_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(MODEL.replace("4, 3", "64, 10").replace("2, 4", "2, 64") + GOOD)
+    assert train(str(file), "--epochs", "1", "--wiring", "backprop", "--data", "digits")["data"] == "digits"
+
+
+def test_parameters_that_nothing_teaches_are_refused_unless_told(tmp_path: Path) -> None:
+    extra = "model.spare = nn.Parameter(torch.zeros(3))\n"
+    assert "error[T025]" in failing(tmp_path, extra + GOOD)
+    file = tmp_path / "net.py"
+    train(str(file), "--epochs", "1", "--wiring", "backprop", "--unreached", "freeze")
