@@ -67,7 +67,7 @@ def test_imagenet_networks_are_planned_without_weights(builder: str, wiring: str
 @pytest.mark.parametrize("builder", ["conv", "perturbative"])
 def test_the_papers_resnets_have_blocks_of_two_layers(builder: str) -> None:
     """64 filters or 64 masks; the skip of each block is g = 2 layers long."""
-    loaded = load_model(str(EXAMPLES / f"resnet_cifar.py:{builder}"))
+    loaded = load_model(str(EXAMPLES / f"resnet_cifar.py:{builder}"), meta=True)
     plan = rc.plan_for(loaded.model, loaded.inputs, "blocks")
     assert [r.name for r in plan.regions if r.layers] == [f"layer{k}.{i}" for k in (1, 2, 3, 4) for i in (0, 1)]
     assert plan.region("layer1.0").channels == 64
@@ -119,7 +119,10 @@ def test_the_text_is_the_same_for_everyone_and_large_enough() -> None:
 
 
 MODEL = "import torch\nfrom torch import nn\nmodel = nn.Linear(4, 3)\nexample_inputs = torch.zeros(2, 4)\n"
-GOOD = "data = {'train': (torch.randn(6, 4), torch.zeros(6).long()), 'test': (torch.randn(3, 4), torch.zeros(3).long())}\n"
+GOOD = (
+    "data = {'train': (torch.randn(6, 4), torch.zeros(6).long()), "
+    "'test': (torch.randn(3, 4), torch.zeros(3).long())}\n"
+)
 
 
 def failing(tmp_path: Path, text: str, *options: str) -> str:
