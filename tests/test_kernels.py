@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import reclra_compile as rc
 from reclra_compile.ir import Pathway, Region
+from reclra_compile.rules import blocked
 from reclra_compile.rules.maps import make, pool, spread
+from reclra_compile.runtime import tasks
 from reclra_compile.spec.maps import common, geometry, pooled
 from reclra_compile.spec.synapses import choose, costed, shaped
 
@@ -298,6 +300,29 @@ def test_output_fed_regions_never_compute_dx(wiring: str, granularity: str | Non
     assert len(seen.inputs) == convolutions
     # one dX in each of the four blocks, from its second convolution to its first
     assert sum(seen.inputs) == (4 if wiring == "blocks" else 0)
+
+
+@pytest.mark.parametrize("phi", [nn.ReLU, nn.Tanh, nn.ELU, nn.Identity])
+@pytest.mark.parametrize("kernel", [{"spatial": 2}, "channel", "dense"])
+def test_large_maps_get_the_same_error_neurons_block_by_block(phi, kernel, monkeypatch) -> None:
+    """Gradients, synapse updates and D(Θ) do not depend on how many samples are worked on at once."""
+    results = []
+    for block in (64, 100, 10**9):
+        for module in (blocked, tasks):
+            monkeypatch.setattr(module, "BLOCK", block)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), phi(), nn.Flatten(), nn.Linear(64, 3)).double()
+        x, y = torch.randn(5, 2, 4, 4, dtype=torch.double), torch.tensor([0, 1, 2, 0, 1])
+        wiring = {"version": 1, "pathways": [{"from": "output", "to": "all", "kernel": kernel}]}
+        program = rc.compile(model, x, wiring)
+        with torch.no_grad():
+            for p in program.synapses.parameters():
+                p.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
+        program.step(x, y)
+        results.append([*(p.grad for p in program.parameters()), torch.tensor(program.discrepancy.total)])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
 def test_beta_counts_per_cell() -> None:

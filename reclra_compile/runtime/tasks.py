@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reclra_compile.ir import Pathway, Region, Target, Task
 from reclra_compile.rules import targets as rules
-from reclra_compile.rules.blocked import Spread, errors
+from reclra_compile.rules.blocked import BLOCK, Spread, errors
 from reclra_compile.rules.maps import Mapped
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import loss_and_gradient, reduction_of
@@ -101,8 +101,10 @@ def _applied(p: Pathway, linked: Linked) -> Callable[[Tensor], Tensor | Spread]:
 
 
 def _blocked(region: Region, linked: Linked) -> bool:
-    """True where one pathway alone asks the region for error neurons of the common kind (p = q = 2)."""
+    """True for a large region that one pathway alone asks for error neurons of the common kind (p = q = 2)."""
     target = linked.targets[region.name]
+    if region.size * linked.plan.batch <= BLOCK:
+        return False
     arriving = [p for p in linked.plan.pathways if p.target == region.name]
     plain = target.rule == "lra" and (target.p, target.q) == (2, 2) and not target.rescale and target.phi == "same"
     return plain and len(arriving) == 1 and not arriving[0].edge and arriving[0].update != "lra"
