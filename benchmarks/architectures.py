@@ -31,8 +31,11 @@ CASES = (
     ("resnet", "resnet_cifar.py", "conv", 64, "backprop", "block"),
     ("gpt", "gpt.py", "build_model", 16, "blocks", None),
     ("gpt", "gpt.py", "build_model", 16, "groups", None),
+    ("gpt", "gpt.py", "build_model", 16, "backprop", "block"),
     ("vit", "vit.py", "cifar10", 32, "blocks", None),
     ("vit", "vit.py", "cifar10", 32, "groups", None),
+    ("vit", "vit.py", "cifar10", 32, "depth1", None),
+    ("vit", "vit.py", "cifar10", 32, "backprop", None),
 )
 
 

@@ -90,7 +90,7 @@ def _units(layers: Sequence[Region], output: str, loaded: Loaded, faults: Faults
         return found
     if granularity.count > len(found):
         faults.add("W038", f"{granularity.count} groups of {len(found)} blocks: {_listed([u.name for u in found])}",
-                   "regions", "granularity", fix=f"write 'granularity: {{groups: {len(found)}}}' or fewer")  # fmt: skip
+                   "regions", "granularity", fix=f"ask for {len(found)} groups or fewer")  # fmt: skip
         return found
     costs = {r.name: r.forward_flops + r.weight_flops + r.input_flops for r in layers}
     return groups(found, costs, granularity.count)
