@@ -18,7 +18,7 @@ from torch import nn
 class CNN(nn.Sequential):
     """Convolutions conv1, conv2, … with ReLU and 2×2 pooling, a hidden linear layer, and a linear output layer.
 
-    With `norm`, batch normalisation follows every layer but the last.
+    With `norm`, batch normalisation follows every layer but the last; without it, weights are He-initialised.
     """
 
     def __init__(
@@ -27,15 +27,18 @@ class CNN(nn.Sequential):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for k, (before, after) in enumerate(pairwise(channels), 1):
             layers[f"conv{k}"] = nn.Conv2d(before, after, window, padding=window // 2)
-            if norm:
-                layers[f"bn{k}"] = nn.BatchNorm2d(after)
+            layers |= {f"bn{k}": nn.BatchNorm2d(after)} if norm else {}
             layers[f"relu{k}"], layers[f"pool{k}"] = nn.ReLU(), nn.MaxPool2d(2)
         pooled = size // 2 ** (len(channels) - 1)
         layers["flatten"] = nn.Flatten()
         layers["fc"] = nn.Linear(channels[-1] * pooled * pooled, hidden)
-        if norm:
-            layers["bn"] = nn.BatchNorm1d(hidden)
+        layers |= {"bn": nn.BatchNorm1d(hidden)} if norm else {}
         layers["relu"] = nn.ReLU()
+        if not norm:  # behind a norm the scale of the weights does not matter
+            for layer in layers.values():
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)
         layers["out"] = nn.Linear(hidden, classes)
         nn.init.normal_(layers["out"].weight, std=0.001)
         nn.init.zeros_(layers["out"].bias)

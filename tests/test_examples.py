@@ -88,6 +88,18 @@ def test_an_example_trains_from_the_command_line(file: str) -> None:
     assert math.isfinite(report["results"][0]["test_error"]["mean"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [
+    ("gpt.py", "--wiring", "blocks"),
+    ("resnet_imagenet.py:resnet18", "--wiring", "blocks", "--batch-size", "4"),
+    ("resnet_imagenet.py:resnet50", "--wiring", "groups", "--batch-size", "2"),
+])  # fmt: skip
+def test_a_large_example_trains_from_the_command_line(arguments: tuple[str, ...]) -> None:
+    report = train(str(EXAMPLES / arguments[0]), *arguments[1:], "--epochs", "1")
+    assert report["data"] == "own" and report["measure"] == "error"
+    assert math.isfinite(report["results"][0]["history"][0][0]["loss"])
+
+
 def test_the_autoencoder_learns_to_give_images_back() -> None:
     path = str(EXAMPLES / "autoencoder.py")
     report = train(path, "--wiring", "depth1", "--epochs", "30")
@@ -113,58 +125,3 @@ def test_the_text_is_the_same_for_everyone_and_large_enough() -> None:
     x, y = parts["train"]
     assert torch.equal(x[:, 1:], y[:, :-1]), "the target is the text one character on"
     assert int(x.max()) <= len(made.CHARACTERS)
-
-
-# Data that a model's file brings
-
-
-MODEL = "import torch\nfrom torch import nn\nmodel = nn.Linear(4, 3)\nexample_inputs = torch.zeros(2, 4)\n"
-GOOD = (
-    "data = {'train': (torch.randn(6, 4), torch.zeros(6).long()), "
-    "'test': (torch.randn(3, 4), torch.zeros(3).long())}\n"
-)
-
-
-def failing(tmp_path: Path, text: str, *options: str) -> str:
-    file = tmp_path / "net.py"
-    file.write_text(MODEL + text)
-    result = CliRunner().invoke(main, ["train", str(file), "--epochs", "1", "--wiring", "backprop", *options])
-    assert result.exit_code == 2, result.output
-    return result.stderr
-
-
-@pytest.mark.parametrize(("text", "code", "words"), [
-    ("data = 3\n", "D013", "is a int"),
-    ("data = {'train': (torch.zeros(2, 4), torch.zeros(2))}\n", "D013", "has train"),
-    ("data = {'train': 1, 'test': 2}\n", "D013", "not a pair"),
-    ("data = {'train': ([1], 2), 'test': ([1], 2)}\n", "D013", "other than tensors"),
-    (GOOD + "data['extra'] = data['test']\n", "D013", "unknown part 'extra'"),
-    (GOOD.replace("torch.randn(6, 4)", "torch.randn(5, 4)"), "D006", "5 and 6 samples"),
-    (GOOD.replace("torch.randn(6, 4)", "torch.randn(6, 5)"), "D010", "(5,)"),
-    ("def data():\n    raise RuntimeError('no file')\n", "M003", "no file"),
-])  # fmt: skip
-def test_data_of_another_form_is_refused(tmp_path: Path, text: str, code: str, words: str) -> None:
-    report = failing(tmp_path, text)
-    assert f"error[{code}]" in report and words in report
-    assert "Traceback" not in report
-
-
-def test_validation_samples_come_from_the_end(tmp_path: Path) -> None:
-    file = tmp_path / "net.py"
-    file.write_text(MODEL + GOOD)
-    report = train(str(file), "--epochs", "1", "--wiring", "backprop", "--validation", "2")
-    assert report["data"] == "own" and report["results"][0]["history"][0][0]["valid_error"] is not None
-    assert "D011" in failing(tmp_path, GOOD, "--validation", "6")
-
-
-def test_a_data_set_can_be_named_where_the_file_brings_its_own(tmp_path: Path) -> None:
-    file = tmp_path / "net.py"
-    file.write_text(MODEL.replace("4, 3", "64, 10").replace("2, 4", "2, 64") + GOOD)
-    assert train(str(file), "--epochs", "1", "--wiring", "backprop", "--data", "digits")["data"] == "digits"
-
-
-def test_parameters_that_nothing_teaches_are_refused_unless_told(tmp_path: Path) -> None:
-    extra = "model.spare = nn.Parameter(torch.zeros(3))\n"
-    assert "error[T025]" in failing(tmp_path, extra + GOOD)
-    file = tmp_path / "net.py"
-    train(str(file), "--epochs", "1", "--wiring", "backprop", "--unreached", "freeze")

@@ -11,16 +11,17 @@ import torch
 
 from reclra_compile.cli.errors import Faults
 from reclra_compile.compiler import compile, plan_for
-from reclra_compile.data.own import OwnData, own_data
+from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet, load
 from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.frontend.load_model import Loaded, load_model
-from reclra_compile.frontend.user_code import run
 from reclra_compile.ir import Plan
 from reclra_compile.spec.load import load_wiring
+from reclra_compile.train.brought import brought_data, brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Job, Member
 from reclra_compile.train.loop import with_flags
+from reclra_compile.train.trial import measure_on
 
 SETTINGS = (
     "epochs", "batch_size", "lr", "readout_rate", "optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip",
@@ -57,11 +58,13 @@ def set_up(options: dict[str, Any]) -> Setup:
     if not options["data"]:
         with faults.collected():
             data = _own_or_digits(loaded, options)
+    with faults.collected():
+        loss_fn = brought_loss(loaded)
     faults.report()
     flags = {name: options[name] for name in SETTINGS}
     job = Job(
-        options["model"], data, flags, options["resume"], options["device"], _measure(loaded, data),
-        options["granularity"], options["output"], options["unreached"],
+        options["model"], data, flags, options["resume"], options["device"],
+        granularity=options["granularity"], output=options["output"], unreached=options["unreached"],
     )  # fmt: skip
     plans: dict[str, Plan] = {}
     for member in {m.label: m for m in members}.values():
@@ -69,8 +72,9 @@ def set_up(options: dict[str, Any]) -> Setup:
             plans[member.label] = _plan(member, loaded, job, options["plan"])
     with faults.collected():
         for plan in list(plans.values())[:1]:
-            job.fits(plan)
+            job.fits(plan, loaded)
             job.reaches(plan)
+            job = replace(job, measure=measure_on(loaded, data, loss_fn, job.output))
     with faults.collected():
         job.may_start(members)
     with faults.collected():
@@ -81,19 +85,8 @@ def set_up(options: dict[str, Any]) -> Setup:
 
 def _own_or_digits(loaded: Loaded, options: dict[str, Any]) -> DataSet | OwnData:
     """The data that the model's file brings, made once and kept for all runs; the digits where it brings none."""
-    own = loaded.extra("data")
-    if own is None:
-        return load("digits", options["data_dir"], validation=options["validation"])
-    file = loaded.where.file
-    value = run(own, file, "calling data()") if callable(own) else own
-    return own_data(value, file, options["validation"])
-
-
-def _measure(loaded: Loaded, data: DataSet | OwnData) -> str:
-    """"error" for classes, "loss" for everything else."""
-    if isinstance(data, OwnData) and loaded.extra("loss_fn") is not None:
-        return "loss" if data.parts["train"][1].is_floating_point() else "error"
-    return "error"
+    own = brought_data(loaded, options["validation"])
+    return own or load("digits", options["data_dir"], validation=options["validation"])
 
 
 def _plan(member: Member, loaded: Loaded, job: Job, file: str | None) -> Plan:

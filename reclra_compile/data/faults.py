@@ -18,10 +18,11 @@ CODES: dict[str, str] = {
     "D007": "a label is out of range",
     "D008": "an image or a class folder cannot be used",
     "D009": "an optional package that the data set needs is not installed",
-    "D010": "the images do not fit the model's input",
+    "D010": "the images, or the model file's own samples, do not fit the model's input",
     "D011": "the validation size or the seed is not possible",
     "D012": "the batch size is not possible",
     "D013": "the model file's own data is not of the form that is needed",
+    "D014": "the model file's loss cannot be used, or does not fit output and targets",
 }
 
 

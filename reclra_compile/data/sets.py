@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from reclra_compile.frontend.example import Example
+
 __all__ = ["CODES", "ENVIRONMENT", "NAMES", "DataSet", "Part", "batches", "describe", "load"]
 
 Part = Literal["train", "valid", "test"]
@@ -78,9 +80,17 @@ class DataSet:
         """Images of a part."""
         return len({"train": self.x_train, "valid": self.x_valid, "test": self.x_test}[part])
 
-    def split(self, part: Part, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Inputs and labels of a part, for a model that takes one image of the one shape in `shapes`."""
-        x, y = self.as_tensors(part, shapes[0])
+    def few(self) -> DataSet:
+        """The first two images of each part."""
+        few = slice(2)
+        return DataSet(
+            self.name, self.x_train[few], self.y_train[few], self.x_valid[few], self.y_valid[few],
+            self.x_test[few], self.y_test[few], self.classes,
+        )  # fmt: skip
+
+    def split(self, part: Part, example: Example) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs and labels of a part, for a model that takes one image of the shape in `example`."""
+        x, y = self.as_tensors(part, tuple(example.tensors[0].shape[1:]))
         return (x,), y
 
     def as_tensors(self, part: Part, sample_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

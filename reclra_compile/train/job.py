@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 from collections.abc import Iterable
@@ -10,19 +11,21 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor, nn
 
 from reclra_compile.compiler import Unreached, WiringSource, compile
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet, Part
 from reclra_compile.errors import DataError, Fault, Location, TrainingError
 from reclra_compile.files import make_folder, write_text
+from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan, Training
-from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.train import checkpoint
+from reclra_compile.train.brought import brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
-from reclra_compile.train.loop import Epoch, Run, Split, with_flags
+from reclra_compile.train.loop import Epoch, Run, with_flags
+from reclra_compile.train.measure import Measure, Split
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Job:
     flags: dict[str, float | int | str | None]
     resume: bool = False
     device: str = "cpu"
-    measure: str = "error"
+    measure: Measure = "error"
     granularity: str | None = None
     output: str | None = None
     unreached: Unreached = "refuse"
@@ -84,19 +87,27 @@ class Job:
         torch.manual_seed(member.seed)
         loaded = load_model(self.model)
         loaded.model.to(self.device)
-        given = loaded.inputs
-        tensors = tuple(x.to(self.device) for x in (given.values() if isinstance(given, dict) else given))
-        inputs = dict(zip(given, tensors, strict=True)) if isinstance(given, dict) else tensors
+        inputs = loaded.inputs_on(self.device)
+        example = example_of(loaded.model, inputs)
+        loss_fn = brought_loss(loaded)
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(self.device)
         with loaded.blamed():
             program = compile(
-                loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=self.loss_fn(loaded),
+                loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=loss_fn,
                 granularity=self.granularity if member.plan is None else None, output=self.output,
                 unreached=self.unreached,
             )  # fmt: skip
         settings = with_flags(program.plan.training, **self.flags)
-        shapes = tuple(tuple(x.shape[1:]) for x in tensors)
-        train, valid, test = (self._split(shapes, part) for part in ("train", "valid", "test"))
-        run = Run(program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure)
+        train, valid, test = (self._split(example, part) for part in ("train", "valid", "test"))
+
+        def forward(inputs: tuple[Tensor, ...]) -> Tensor:
+            args, named = example.placed(inputs)
+            return program.output_of(program.model(*args, **named))
+
+        run = Run(
+            program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure, forward=forward
+        )
         history = self._start(member, run)
         watcher.start(member, run, history)
         run.on_step = lambda epoch, k: watcher.step(member, run)
@@ -109,18 +120,19 @@ class Job:
             raise self._named(error, member, history) from error
         return Result(member, program.plan, settings, tuple(history))
 
-    def fits(self, plan: Plan) -> None:
+    def fits(self, plan: Plan, loaded: Loaded) -> None:
         """Raise DataError (D010, D020, D021) where the data does not fit the model of a plan."""
+        example = example_of(loaded.model, loaded.inputs)
         if isinstance(self.data, OwnData):
-            self.data.split("train", tuple(shape for _, shape, _ in plan.inputs))
+            for part in ("train", "valid", "test"):
+                self.data.split(part, example)
             return
         if len(plan.inputs) != 1:
             raise DataError(
                 Fault("D020", f"the model takes {len(plan.inputs)} inputs; the data sets have one",
-                      fix="train it in your own loop with rc.compile(…).step(*inputs, target)")
+                      fix="define `data` in the model's file, or train it in your own loop with rc.compile(…)")
             )
-        one = replace(self.data, x_train=self.data.x_train[:1], y_train=self.data.y_train[:1])
-        one.as_tensors("train", plan.inputs[0][1])
+        self.data.few().split("train", example)
         shape = next(r.shape for r in plan.regions if plan.output in r.outputs)
         if len(shape) != 1 or shape[0] < self.data.classes:
             raise DataError(
@@ -147,19 +159,17 @@ class Job:
                       "go on with --resume, or name another --run-dir")
             )
 
-    def loss_fn(self, loaded: Loaded) -> LossFunction:
-        """The loss that the model's file defines for its own data; cross entropy for the data sets."""
-        own = loaded.extra("loss_fn") if isinstance(self.data, OwnData) else None
-        return own or F.cross_entropy
-
-    def _split(self, shapes: tuple[tuple[int, ...], ...], part: Part) -> Split:
-        inputs, y = self.data.split(part, shapes)
+    def _split(self, example: Example, part: Part) -> Split:
+        inputs, y = self.data.split(part, example)
         return tuple(x.to(self.device) for x in inputs), y.to(self.device)
 
     def _facts(self, member: Member) -> checkpoint.Facts:
         """What a resumed run has to share with the run before, beside plan and settings."""
-        return {"data": self.data.name, "training images": self.data.count("train"),
-                "validation images": self.data.count("valid"), "seed": member.seed}  # fmt: skip
+        facts: checkpoint.Facts = {
+            "data": self.data.name, "training images": self.data.count("train"),
+            "validation images": self.data.count("valid"), "seed": member.seed,
+        }  # fmt: skip
+        return {**facts, "the data's checksum": _digest(self.data)} if isinstance(self.data, OwnData) else facts
 
     def _start(self, member: Member, run: Run) -> list[Epoch]:
         if member.folder is None:
@@ -182,6 +192,11 @@ class Job:
             kept = f"; the weights after epoch {history[-1].epoch} are kept in {checkpoint_of(member.folder)}"
         run = f"{member.label}, seed {member.seed}"
         return TrainingError(replace(f, message=f"{run}: {f.message}", fix=f"{f.fix}{kept}") for f in error.faults)
+
+
+@functools.lru_cache(maxsize=1)
+def _digest(data: OwnData) -> str:
+    return data.digest()  # asked for after every epoch, and the same each time
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from reclra_compile.data.sets import batches
 from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.ir import Training
-from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program
+from reclra_compile.train.measure import Forward, Measure, Split, error_percent, mean_loss
 
-Split = tuple[Tensor | tuple[Tensor, ...], Tensor]
 OnStep = Callable[[int, int], None]
-OutputOf = Callable[[Any], Tensor]
+#: a part of the data whose one input may stand alone
+AnySplit = tuple[Tensor | tuple[Tensor, ...], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,46 +71,9 @@ def rate(settings: Training, progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1.0
 
 
-def _itself(result: Any) -> Tensor:
-    output: Tensor = result
-    return output
-
-
-def error_percent(model: nn.Module, split: Split, batch_size: int = 1000, output_of: OutputOf = _itself) -> float:
-    """Share of wrongly classified samples (or tokens, or pixels) in percent, in eval mode; the mode is restored."""
-    wrong, count = 0, 0
-    for output, y in _evaluated(model, split, batch_size, output_of):
-        axis = -1 if y.shape == output.shape[:-1] else 1
-        wrong += int((output.argmax(axis) != y).sum())
-        count += y.numel()
-    return 100.0 * wrong / count
-
-
-def mean_loss(
-    model: nn.Module, split: Split, loss_fn: LossFunction, batch_size: int = 1000, output_of: OutputOf = _itself
-) -> float:
-    """The loss of a part, in eval mode, as a mean over batches by their size; the mode is restored."""
-    total = sum(float(loss_fn(output, y)) * len(y) for output, y in _evaluated(model, split, batch_size, output_of))
-    return total / len(split[1])
-
-
-def _evaluated(model: nn.Module, split: Split, batch_size: int, output_of: OutputOf) -> Iterator[tuple[Tensor, Tensor]]:
-    """Output and target of each batch."""
-    inputs, y = as_inputs(split[0]), split[1]
-    mode = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            for k in range(0, len(y), batch_size):
-                yield output_of(model(*(x[k : k + batch_size] for x in inputs))), y[k : k + batch_size]
-    finally:
-        for module, training in mode.items():
-            module.training = training
-
-
-def as_inputs(x: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The model's inputs as a tuple."""
-    return (x,) if isinstance(x, Tensor) else x
+def _several(split: AnySplit) -> Split:
+    x, y = split
+    return (x,) if isinstance(x, Tensor) else x, y
 
 
 class Run:
@@ -119,18 +82,24 @@ class Run:
     def __init__(
         self,
         program: Program,
-        train: Split,
+        train: AnySplit,
         settings: Training,
         *,
-        valid: Split | None = None,
-        test: Split | None = None,
+        valid: AnySplit | None = None,
+        test: AnySplit | None = None,
         seed: int = 0,
         on_step: OnStep | None = None,
-        measure: str = "error",
+        measure: Measure = "error",
+        forward: Forward | None = None,
     ) -> None:
-        """`measure`: "error", in percent, or "loss" where the targets are not classes."""
+        """`measure`: "error", in percent, or "loss" where the targets are not classes.
+
+        `forward` gives the model's output from its inputs, where they are not positional.
+        """
         self.program, self.settings, self.on_step = program, settings, on_step
-        self.train, self.valid, self.test, self.measure = train, valid, test, measure
+        self.train, self.measure = _several(train), measure
+        self.valid, self.test = (_several(part) if part else None for part in (valid, test))
+        self._forward = forward or (lambda inputs: program.output_of(program.model(*inputs)))
         self.optimizer = optimizer_for(program, settings)
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
@@ -145,7 +114,7 @@ class Run:
         """Train one epoch and evaluate; raises TrainingError (T010) where loss or weights stop being finite."""
         started = time.perf_counter()
         self.program.model.train()
-        inputs, y = as_inputs(self.train[0]), self.train[1]
+        inputs, y = self.train
         losses = 0.0
         order = batches(len(y), self.settings.batch_size, generator=self.generator, drop_last=False)
         for k, index in enumerate(order):
@@ -171,9 +140,8 @@ class Run:
         )
 
     def _measured(self, split: Split) -> float:
-        if self.measure == "error":
-            return error_percent(self.program.model, split, output_of=self.program.output_of)
-        return mean_loss(self.program.model, split, self.program.loss_fn, output_of=self.program.output_of)
+        measured = error_percent if self.measure == "error" else mean_loss
+        return measured(self.program.model, self._forward, split, self.program.loss_fn)
 
     def _step(self, inputs: tuple[Tensor, ...], y: Tensor, step: int) -> float:
         factor = rate(self.settings, step / (self.steps * self.settings.epochs))
