@@ -1,8 +1,8 @@
 """Convolutional networks for images: LeNet-like for 8×8 and 28×28 grey images, a wider one for 32×32 colour.
 
-    reclra-compile train examples/cnn.py --wiring depth1 --compare backprop
-    reclra-compile train examples/cnn.py:mnist --wiring depth1 --data fashion_mnist --data-dir FOLDER
-    reclra-compile train examples/cnn.py:cifar10 --wiring depth1 --data cifar10 --data-dir FOLDER
+    reclra-compile train examples/cnn.py --wiring depth1_local --compare backprop
+    reclra-compile train examples/cnn.py:mnist --wiring depth1_local --data fashion_mnist --data-dir FOLDER
+    reclra-compile train examples/cnn.py:cifar10 --wiring depth1_local --data cifar10 --data-dir FOLDER
 
 Builders: `digits` (8×8), `mnist` (28×28, also Fashion-MNIST), `cifar10` (3×32×32). The output layer starts near
 zero, which output-fed read-outs need.

@@ -1,6 +1,6 @@
 """A character-level language model: GPT with tied embeddings, on text that comes with Python.
 
-    reclra-compile train examples/gpt.py --wiring blocks --compare backprop
+    reclra-compile train examples/gpt.py --wiring groups --granularity groups=2 --compare backprop
 
 The text is the documentation of some modules of the standard library: nothing is downloaded. The error is
 the share of characters guessed wrong.

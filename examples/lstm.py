@@ -1,6 +1,6 @@
 """A recurrent network: an LSTM reads the rows of 8×8 digits one after the other.
 
-    reclra-compile train examples/lstm.py --wiring depth1 --compare backprop
+    reclra-compile train examples/lstm.py --wiring depth1 --compare backprop --epochs 30
 
 torch's LSTM is one operation, and so one region: inside, its steps learn by exact backpropagation through
 time from the region's error neurons.

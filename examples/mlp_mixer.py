@@ -1,7 +1,7 @@
 """An MLP-Mixer: layers across tokens and layers across channels, in turn.
 
-    reclra-compile train examples/mlp_mixer.py --wiring blocks --compare backprop
-    reclra-compile train examples/mlp_mixer.py:cifar10 --wiring blocks --data cifar10 --data-dir FOLDER
+    reclra-compile train examples/mlp_mixer.py --wiring groups --granularity groups=2 --compare backprop
+    reclra-compile train examples/mlp_mixer.py:cifar10 --wiring groups --data cifar10 --data-dir FOLDER
 """
 
 import torch

@@ -1,7 +1,7 @@
 """A small vision transformer: patches, a class token, positions, pre-norm blocks.
 
-    reclra-compile train examples/vit.py --wiring blocks --compare backprop
-    reclra-compile train examples/vit.py:cifar10 --wiring blocks --data cifar10 --data-dir FOLDER
+    reclra-compile train examples/vit.py --wiring groups --granularity groups=2 --epochs 30 --batch-size 32
+    reclra-compile train examples/vit.py:cifar10 --wiring groups --data cifar10 --data-dir FOLDER
 
 Builders: `digits` (8×8 grey images in patches of 2×2) and `cifar10` (32×32 colour images in patches of 4×4).
 """
