@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from reclra_compile.errors import Fault, PlanError, TrainingError
 from reclra_compile.frontend.outputs import choose, pick
-from reclra_compile.ir import Plan
+from reclra_compile.ir import Plan, Task
 from reclra_compile.rules.catalogue import READOUTS
-from reclra_compile.runtime.linked import Linked
+from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.precision import outside_autocast
-from reclra_compile.runtime.state import StepState
+from reclra_compile.runtime.state import Slots, StepState
 from reclra_compile.runtime.tasks import build
+
+OnTask = Callable[[Task, Callable[[str], Any]], None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,30 @@ class Program:
         self._discrepancy = state.discrepancy
         loss: Tensor = slots[self._loss]
         return loss
+
+    def observe(self, *batch: Any, before: OnTask, after: OnTask) -> Tensor:
+        """One `step` that calls `before(task, read)` and `after(task, read)` around each task.
+
+        `read(name)` gives the value of that name in the plan where it is live, None elsewhere.
+        """
+        plain, slot = self._steps, self._linked.slot
+
+        def watched(task: Task, run: Step) -> Step:
+            def around(v: Slots) -> None:
+                def read(name: str) -> Any:
+                    return v[slot(name)] if slot(name) < len(v) else None
+
+                before(task, read)
+                run(v)
+                after(task, read)
+
+            return around
+
+        self._steps = [watched(task, run) for task, run in zip(self.plan.tasks, plain, strict=True)]
+        try:
+            return self.step(*batch)
+        finally:
+            self._steps = plain
 
     @property
     def discrepancy(self) -> Discrepancy:
