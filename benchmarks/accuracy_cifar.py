@@ -10,7 +10,6 @@ images after the last epoch. Runs are written to --out as they end, and are not 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import time
 from dataclasses import replace
@@ -20,6 +19,7 @@ import torch
 
 import reclra_compile as rc
 from reclra_compile.data.sets import load
+from reclra_compile.frontend.load_model import load_model
 from reclra_compile.train.loop import Run, with_flags
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -34,15 +34,6 @@ CASES: dict[str, tuple[str, str, str, str | None]] = {
 }
 
 
-def build(file: str, name: str) -> torch.nn.Module:
-    """The model that an example's builder makes."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)()
-
-
 def one(case: str, seed: int, options: argparse.Namespace) -> dict[str, object]:
     """Train one model with one wiring and return its errors in percent."""
     file, builder, wiring, granularity = CASES[case]
@@ -51,7 +42,7 @@ def one(case: str, seed: int, options: argparse.Namespace) -> dict[str, object]:
     train = data.as_tensors("train", (3, 32, 32))
     parts = {part: data.as_tensors(part, (3, 32, 32)) for part in ("valid", "test")}
     torch.manual_seed(seed)
-    model = build(file, builder)
+    model = load_model(str(EXAMPLES / f"{file}:{builder}")).model
     program = rc.compile(model, train[0][:64], wiring, granularity=granularity, seed=seed)
     given = {k: getattr(options, k) for k in ("lr", "readout_rate", "weight_decay", "epochs", "beta2", "batch_size")}
     settings = with_flags(replace(program.plan.training, schedule="linear"), **given)

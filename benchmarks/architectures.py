@@ -9,7 +9,6 @@ bound is the cost model's FLOP ratio. A step is zero_grad, forward, errors, grad
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 import reclra_compile as rc
+from reclra_compile.frontend.load_model import Loaded, load_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CASES = (
@@ -39,15 +38,6 @@ CASES = (
 )
 
 
-def load(file: str) -> object:
-    """The example's module."""
-    spec = importlib.util.spec_from_file_location(f"bench_{Path(file).stem}", EXAMPLES / file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def timed(run: Callable[[], object]) -> float:
     """Seconds of one run."""
     started = time.perf_counter()
@@ -58,21 +48,20 @@ def timed(run: Callable[[], object]) -> float:
 Batch = tuple[torch.Tensor, torch.Tensor, Callable[..., torch.Tensor]]
 
 
-def batch_for(name: str, module: object, size: int) -> Batch:
+def batch_for(name: str, loaded: Loaded, size: int) -> Batch:
     """Inputs, targets and loss of a case."""
     if name == "gpt":
-        tokens = torch.randint(0, 90, (size, module.LENGTH))  # type: ignore[attr-defined]
-        return tokens, tokens.roll(-1, 1), module.loss_fn  # type: ignore[attr-defined]
+        tokens = torch.randint(0, 90, (size, loaded.extra("LENGTH")))
+        return tokens, tokens.roll(-1, 1), loaded.extra("loss_fn")
     return torch.randn(size, 3, 32, 32), torch.randint(0, 10, (size,)), F.cross_entropy
 
 
 def compare(name: str, file: str, builder: str, size: int, wiring: str, granularity: str | None, rounds: int) -> None:
     """Print one line: measured ratio beside the bound."""
-    module = load(file)
-    model: nn.Module = getattr(module, builder)()
-    x, y, loss_fn = batch_for(name, module, size)
-    program = rc.compile(model, x, wiring, granularity=granularity, loss_fn=loss_fn, reduction="mean")
-    twin: nn.Module = getattr(module, builder)()
+    loaded, other = (load_model(str(EXAMPLES / f"{file}:{builder}")) for _ in range(2))
+    x, y, loss_fn = batch_for(name, loaded, size)
+    program = rc.compile(loaded.model, x, wiring, granularity=granularity, loss_fn=loss_fn, reduction="mean")
+    twin = other.model
 
     def ours() -> None:
         program.zero_grad()

@@ -35,13 +35,14 @@ from reclra_compile.spec.schema import MemorySpec, Wiring
 from reclra_compile.spec.select import select
 from reclra_compile.verify import verify
 
+ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 Unreached = Literal["refuse", "freeze", "backprop"]
 WiringSource = str | os.PathLike[str] | Mapping[str, object] | Wiring
 
 
 def compile(
     model: nn.Module,
-    example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
+    example_inputs: ExampleInputs,
     wiring: WiringSource | None = None,
     *,
     plan: Plan | None = None,
@@ -76,7 +77,7 @@ def compile(
 
 def plan_for(
     model: nn.Module,
-    example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
+    example_inputs: ExampleInputs,
     wiring: WiringSource = "depth2",
     *,
     granularity: str | None = None,
@@ -90,7 +91,7 @@ def plan_for(
 
 def regions_for(
     model: nn.Module,
-    example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
+    example_inputs: ExampleInputs,
     wiring: WiringSource = "backprop",
     *,
     granularity: str | None = None,
@@ -99,8 +100,9 @@ def regions_for(
     """The regions a wiring (or `granularity`) makes of a model: as a tree, measured, and the layers they consist of."""
     ground = survey(trace(model, example_inputs, output))
     found = layers(ground)
-    parts, _, regions = divided(ground, found, with_granularity(load_wiring(wiring), granularity))
-    return parts, regions, measure(ground.traced, found)
+    measured = measure(ground.traced, found)
+    parts, _, regions = divided(ground, found, measured, with_granularity(load_wiring(wiring), granularity))
+    return parts, regions, measured
 
 
 def make_plan(
@@ -113,7 +115,7 @@ def make_plan(
     """load ▸ divide ▸ measure ▸ resolve ▸ lower ▸ order ▸ frees ▸ verify ▸ check; the plan and its regions' nodes."""
     traced, batch = ground.traced, len(ground.traced.inputs[0])
     loaded = with_unreached(with_granularity(load_wiring(wiring), granularity), unreached)
-    parts, cuts, regions = divided(ground, found, loaded)
+    parts, cuts, regions = divided(ground, found, measure(traced, found), loaded)
     output = value_names(traced, cuts)[ground.output]
     resolved = resolve_nested(loaded, parts, {r.name: r for r in regions}, output, batch)
     idle = idle_parameters(traced.model, regions)
@@ -168,10 +170,9 @@ def idle_parameters(model: nn.Module, regions: tuple[Region, ...]) -> tuple[str,
 
 
 def divided(
-    ground: Ground, found: tuple[Cut, ...], loaded: Loaded
+    ground: Ground, found: tuple[Cut, ...], regions: tuple[Region, ...], loaded: Loaded
 ) -> tuple[tuple[Part, ...], tuple[Cut, ...], tuple[Region, ...]]:
-    """The regions a wiring asks for: as a tree of parts, as nodes of the graph, and measured."""
-    regions = measure(ground.traced, found)
+    """The regions a wiring makes of the layers `found` (measured: `regions`): as a tree, as nodes, measured."""
     last = next(c.name for c in found if ground.output in c.nodes)
     parts = divide(regions, last, loaded)
     finals = [final for part in parts for final in part.regions()]

@@ -214,8 +214,8 @@ class Cost:
 class Training:
     """Settings the wiring was measured with; `reclra-compile train` uses them where no flag is given.
 
-    `warmup` is the share of the run over which the rate rises from zero; `clip` 0 is off; `readout_rate`
-    multiplies the rate of local read-outs (E9), which have to follow the features they read; `beta2` is Adam's.
+    `warmup` is what the rate takes to rise from zero: below 1 a share of the run, from 1 on epochs. `lr_end` and
+    `power` are the polynomial schedule's. `clip` 0 is off; `readout_rate` multiplies the rate of local read-outs (E9), which have to follow the features they read; `beta2` is Adam's.
     """
 
     optimizer: str = "adamw"
@@ -223,6 +223,8 @@ class Training:
     weight_decay: float = 0.0
     schedule: str = "constant"
     warmup: float = 0.0
+    lr_end: float = 0.0
+    power: float = 1.0
     readout_rate: float = 1.0
     beta2: float = 0.999
     batch_size: int = 128

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, ResNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_architectures import EXACT, build, same_steps
@@ -110,7 +110,9 @@ def test_eval_mode_is_left_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_channels_last_is_kept(wiring: str) -> None:
-    model, (x,) = ARCHITECTURES["resnet"]()
+    # 8 filters: on CPUs with AVX2 but no AVX-512, oneDNN's backward kernels for this layout write out of bounds
+    # where the channels are no multiple of 8 (seen with torch 2.13.0)
+    model, x = ResNet(width=8), torch.randn(3, 3, 8, 8)
     form = torch.channels_last
     model, x = model.to(memory_format=form), x.to(memory_format=form)
     seen: list[bool] = []

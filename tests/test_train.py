@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,46 @@ def test_settings_come_from_flags_then_wiring() -> None:
 )
 def test_schedules(schedule: str, at: float, factor: float) -> None:
     assert rate(Training(schedule=schedule), at) == pytest.approx(factor)
+
+
+def test_polynomial_schedule_ends_at_its_rate() -> None:
+    settings = Training(schedule="polynomial", lr=1e-2, lr_end=1e-5, power=2.0, warmup=0.2)
+    rates = [settings.lr * rate(settings, at) for at in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0.0, 5e-3, 1e-2, 1e-5 + (1e-2 - 1e-5) * 0.25, 1e-5])
+    straight = replace(settings, power=1.0, lr_end=0.0, warmup=0.0)
+    assert rate(straight, 0.3) == pytest.approx(rate(replace(straight, schedule="linear"), 0.3))
+
+
+def test_warmup_from_1_on_counts_epochs() -> None:
+    settings = Training(schedule="constant", warmup=40, epochs=160)
+    assert [rate(settings, epoch / 160) for epoch in (0, 10, 40, 100)] == pytest.approx([0, 0.25, 1, 1])
+    assert rate(replace(settings, warmup=0.25), 0.1) == pytest.approx(rate(settings, 0.1))
+
+
+def test_polynomial_schedule_of_a_run() -> None:
+    flags = ("--schedule", "polynomial", "--lr", "0.01", "--lr-end", "1e-5", "--warmup", "1", "--log", "e.jsonl")
+    text = train(*flags, epochs=3).stdout
+    assert "lr 0.01 polynomial to 1e-05 after a warm-up of 1 epoch" in text
+    steps = 23  # 1437 images in batches of 64; each record has the rate of its epoch's last step
+    seen = [json.loads(line)["lr"] for line in Path("e.jsonl").read_text().splitlines()]
+    decay = [1e-5 + (1e-2 - 1e-5) * (1 - (k * steps - 1 - steps) / (2 * steps)) for k in (2, 3)]
+    assert seen == pytest.approx([0.01 * (steps - 1) / steps, *decay])
+
+
+def test_warmup_that_leaves_nothing_is_refused() -> None:
+    done = train("--warmup", "40")
+    assert done.exit_code == 2
+    assert "error[T026]: the warm-up takes 40 epochs, the run has 2" in done.stderr
+
+
+def test_checkpoint_from_before_a_setting_was_added_is_resumed() -> None:
+    train("--run-dir", "runs")
+    file = Path("runs/depth2/seed0/checkpoint.pt")
+    state = torch.load(file, weights_only=True)
+    del state["settings"]["lr_end"]
+    torch.save(state, file)
+    assert train("--run-dir", "runs", "--resume").exit_code == 0
+    assert "lr_end was 0.0 and is 0.1" in train("--run-dir", "runs", "--resume", "--lr-end", "0.1").stderr
 
 
 # files

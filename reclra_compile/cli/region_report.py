@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from reclra_compile.cli.report import console, human
+from reclra_compile.cli.report import count, human, print_report, room_of, widen
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, table
 from reclra_compile.ir import Region
 from reclra_compile.spec.divide import Part
@@ -21,18 +21,18 @@ def print_regions(
     model: str, parts: Sequence[Part], regions: Sequence[Region], layers: Sequence[Region]
 ) -> None:
     """A table of the regions, then the tree of blocks and the layers in them."""
-    out = console()
-    with out.capture() as report:
-        made = _table(regions, out.width if out.is_terminal else None)
-        if not out.is_terminal:
-            out.width = max(out.width, out.measure(made, options=out.options.update(max_width=10_000)).maximum)
+
+    def draw(out: Console) -> None:
+        made = _table(regions, room_of(out))
+        widen(out, made)
         out.print(Text(model, "bold"))
         out.print()
         out.print(made)
         if any(p.layers != (p.name,) for p in parts):
             out.print()
             out.print(_tree(model, parts, {r.name: r for r in layers}))
-    click.echo("\n".join(line.rstrip() for line in report.get().splitlines()))
+
+    print_report(draw)
 
 
 def _table(regions: Sequence[Region], room: int | None) -> Table:
@@ -47,8 +47,7 @@ def _table(regions: Sequence[Region], room: int | None) -> Table:
     ]  # fmt: skip
     total = ("all", "", "", "", human(sum(r.parameter_count for r in regions)),
              human(sum(r.forward_flops for r in regions)), "", "")  # fmt: skip
-    title = f"{len(regions)} region" + ("s" if len(regions) != 1 else "")
-    return table(title, columns, rows, total, room)
+    return table(count(len(regions), "region"), columns, rows, total, room)
 
 
 def _listed(names: Sequence[str]) -> str:

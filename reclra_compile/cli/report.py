@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import click
 from rich.console import Console
@@ -62,23 +63,37 @@ def _place(where: Location) -> str:
     return str(Location(os.path.relpath(where.file), where.line, where.column) if inside else where)
 
 
-def print_plan(plan: Plan) -> None:
-    """The compile report."""
+def print_report(draw: Callable[[Console], None]) -> None:
+    """What `draw` prints, without the blanks that tables end in: they would wrap on a narrow screen."""
     out = console()
     with out.capture() as report:
-        _print_plan(out, plan)
-    # tables end in blanks, which would wrap on a narrow screen and show up in a diff
+        draw(out)
     click.echo("\n".join(line.rstrip() for line in report.get().splitlines()))
+
+
+def room_of(out: Console) -> int | None:
+    """The width that tables have to fit; None in a file, which can be scrolled sideways."""
+    return out.width if out.is_terminal else None
+
+
+def widen(out: Console, *tables: Table) -> None:
+    """In a file, make room for the tables, so that names stay whole there."""
+    if not out.is_terminal:
+        free = out.options.update(max_width=10_000)
+        out.width = max(out.width, *(out.measure(t, options=free).maximum for t in tables))
+
+
+def print_plan(plan: Plan) -> None:
+    """The compile report."""
+    print_report(lambda out: _print_plan(out, plan))
 
 
 def _print_plan(out: Console, plan: Plan) -> None:
     out.print(Text.assemble((plan.model, "bold"), " × ", (plan.name, "bold"), (f"   {plan.fingerprint}", "dim")))
-    room = out.width if out.is_terminal else None
+    room = room_of(out)
     regions, pathways = _regions(plan, room), _pathways(plan, room)
     nested = any(r.within for r in plan.regions)
-    if room is None:  # a file can be scrolled sideways, so that names stay whole there
-        out.width = max(out.width, *(out.measure(t, options=out.options.update(max_width=10_000)).maximum
-                                     for t in (regions, pathways)))  # fmt: skip
+    widen(out, regions, pathways)
     for made in (regions, *([_tree(plan)] if nested else []), pathways, _waves(plan), _cost(plan)):
         out.print()
         out.print(made)
@@ -117,11 +132,12 @@ def _regions(plan: Plan, room: int | None) -> Table:
     ]  # fmt: skip
     total = human(sum(r.parameter_count for r in plan.regions))
     flops = human(sum(r.forward_flops for r in plan.regions))
-    title = f"{_count(len(plan.regions), 'region')}, for a batch of {plan.batch}"
+    title = f"{count(len(plan.regions), 'region')}, for a batch of {plan.batch}"
     return table(title, columns, rows, ("all", "", "", "", total, flops, "", ""), room)
 
 
-def _count(n: int, what: str) -> str:
+def count(n: int, what: str) -> str:
+    """A number of things, in the singular where it is one."""
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
@@ -160,7 +176,7 @@ def _pathways(plan: Plan, room: int | None) -> Table:
         for p in plan.pathways
     ]  # fmt: skip
     total = ["all", "", "", human(sum(p.synapses for p in plan.pathways)), "", "", ""]
-    title = _count(len(plan.pathways), "error pathway")
+    title = count(len(plan.pathways), "error pathway")
     if room is not None and room < NARROW:  # no place for how synapses start; the plan and --json say it
         del columns[4], total[4]
         for row in rows:
@@ -191,7 +207,7 @@ def _waves(plan: Plan) -> Table:
     shown = [n if len(n) <= MANY else (*n[:MANY], f"… {len(n) - MANY} more") for n in plan.waves]
     rows = [(_wave(k), ", ".join(names)) for k, names in enumerate(shown)]
     columns = (("wave", NUMBER), ("regions that get their error at once", TEXT))
-    made = table(_count(len(plan.waves), "wave"), columns, rows, None, None)
+    made = table(count(len(plan.waves), "wave"), columns, rows, None, None)
     made.columns[-1].no_wrap = False
     return made
 

@@ -31,10 +31,14 @@ DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="learning rate  [default: *]")
 @click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw"]), help="sgd has momentum 0.9  [default: *]")
 @click.option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="[default: *]")
-@click.option("--schedule", type=click.Choice(["constant", "linear", "cosine"]),
-              help="how the learning rate falls to 0 over the epochs  [default: *]")  # fmt: skip
-@click.option("--warmup", type=click.FloatRange(min=0, max=1, max_open=True), metavar="X",
-              help="share of the run over which the rate rises  [default: *]")
+@click.option("--schedule", type=click.Choice(["constant", "linear", "cosine", "polynomial"]),
+              help="how the learning rate falls over the epochs  [default: *]")  # fmt: skip
+@click.option("--lr-end", type=click.FloatRange(min=0), metavar="X",
+              help="rate at which the polynomial schedule ends  [default: *]")
+@click.option("--power", type=click.FloatRange(min=0, min_open=True), metavar="X",
+              help="exponent of the polynomial schedule  [default: *]")
+@click.option("--warmup", type=click.FloatRange(min=0), metavar="X",
+              help="how long the rate rises: below 1 a share of the run, from 1 on epochs  [default: *]")
 @click.option("--readout-rate", type=click.FloatRange(min=0, min_open=True), metavar="X",
               help="factor on the rate of local_readout synapses  [default: *]")
 @click.option("--beta2", type=click.FloatRange(min=0, max=1, max_open=True), metavar="X",

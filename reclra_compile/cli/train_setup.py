@@ -20,11 +20,12 @@ from reclra_compile.spec.load import load_wiring
 from reclra_compile.train.brought import brought_data, brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Job, Member
-from reclra_compile.train.loop import with_flags
+from reclra_compile.train.loop import warmup_share, with_flags
 from reclra_compile.train.trial import measure_on
 
 SETTINGS = (
-    "epochs", "batch_size", "lr", "readout_rate", "optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip",
+    "epochs", "batch_size", "lr", "readout_rate", "optimizer", "beta2", "weight_decay", "schedule", "warmup",
+    "lr_end", "power", "clip",
 )  # fmt: skip
 
 
@@ -80,7 +81,12 @@ def set_up(options: dict[str, Any]) -> Setup:
     with faults.collected():
         _check_resume(options, members)
     faults.report()
-    return Setup(_same_budget(job, plans[members[0].label]), members, plans)
+    job = _same_budget(job, plans[members[0].label])
+    for plan in plans.values():
+        with faults.collected():
+            warmup_share(with_flags(plan.training, **job.flags))
+    faults.report()
+    return Setup(job, members, plans)
 
 
 def _own_or_digits(loaded: Loaded, options: dict[str, Any]) -> DataSet | OwnData:

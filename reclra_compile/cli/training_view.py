@@ -134,7 +134,10 @@ def _settings(s: Training) -> str:
     decay = f", decay {s.weight_decay:g}" if s.weight_decay else ""
     clip = f", clip {s.clip:g}" if s.clip else ""
     schedule = "" if s.schedule == "constant" else f" {s.schedule}"
-    warmup = f" after a warm-up of {100 * s.warmup:g} %" if s.warmup else ""
+    if s.schedule == "polynomial":
+        schedule += f" to {s.lr_end:g}" + (f" with power {s.power:g}" if s.power != 1 else "")
+    length = f"{100 * s.warmup:g} %" if s.warmup < 1 else f"{s.warmup:g} epoch{'s' if s.warmup != 1 else ''}"
+    warmup = f" after a warm-up of {length}" if s.warmup else ""
     readouts = f", read-outs ×{s.readout_rate:g}" if s.readout_rate != 1 else ""
     return f"{s.optimizer}, lr {s.lr:g}{schedule}{warmup}{readouts}{decay}{clip}, batch {s.batch_size}"
 

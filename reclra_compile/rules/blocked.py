@@ -6,8 +6,6 @@ more than the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -30,26 +28,21 @@ class Spread:
 
 
 def errors(
-    beta: float, factor: float, phi: Elementwise | None
-) -> Callable[[Tensor, Tensor, Tensor | Spread], tuple[Tensor, Tensor]]:
-    """(h, z, d) → factor · m with m = z − φ(h − β d) (E3, E4), and Σ m² (E2), for p = q = 2."""
+    h: Tensor, z: Tensor, d: Tensor | Spread, beta: float, factor: float, phi: Elementwise | None
+) -> tuple[Tensor, Tensor]:
+    """factor · m with m = z − φ(h − β d) (E3, E4), (N, …), and Σ m² (E2), for p = q = 2."""
+    e = torch.empty_like(h)
+    step = max(1, BLOCK * len(h) // max(1, h.numel()))
     moved = None if phi is None else IN_PLACE.get(phi, phi)
-
-    def run(h: Tensor, z: Tensor, d: Tensor | Spread) -> tuple[Tensor, Tensor]:
-        e = torch.empty_like(h)
-        step = max(1, BLOCK * len(h) // max(1, h.numel()))
-        squares = []
-        for k in range(0, len(h), step):
-            h_k, e_k = h[k : k + step], e[k : k + step]
-            d_k = d.part(k, k + step) if isinstance(d, Spread) else d[k : k + step]
-            if moved is None:
-                torch.mul(d_k, beta, out=e_k)
-            else:
-                torch.add(h_k, d_k, alpha=-beta, out=e_k)
-                y = moved(e_k)
-                torch.sub(z[k : k + step], y, out=e_k)
-            squares.append(torch.linalg.vector_norm(e_k).square())
-            e_k.mul_(factor)
-        return e, torch.stack(squares).sum()
-
-    return run
+    squares = []
+    for k in range(0, len(h), step):
+        e_k = e[k : k + step]
+        d_k = d.part(k, k + step) if isinstance(d, Spread) else d[k : k + step]
+        if moved is None:
+            torch.mul(d_k, beta, out=e_k)
+        else:
+            torch.add(h[k : k + step], d_k, alpha=-beta, out=e_k)
+            torch.sub(z[k : k + step], moved(e_k), out=e_k)
+        squares.append(torch.linalg.vector_norm(e_k).square())
+        e_k.mul_(factor)
+    return e, torch.stack(squares).sum()

@@ -24,20 +24,16 @@ from reclra_compile.spec.maps import matrix as matrix_shape
 class View:
     """How a sample's tensor is read as rows of a matrix: channels of pooled cells, together or one by one.
 
-    `shape` is one sample's, `channel_axis` the axis of its channels, `cells` the pooled grid. With
-    `pointwise` every cell is a row of its own, (N·cells, C); otherwise a sample is one row, (N, C·cells).
+    The region has a grid, which is pooled to `cells`. With `pointwise` every cell is a row of its own,
+    (N·cells, C); otherwise a sample is one row, (N, C·cells).
     """
 
-    def __init__(self, shape: Shape, channel_axis: int, cells: Shape, pointwise: bool) -> None:
-        self.shape, self.axis, self.cells, self.pointwise = shape, channel_axis + 1, cells, pointwise
-        self.grid = tuple(s for k, s in enumerate(shape) if k != channel_axis)
-        self.channels = shape[channel_axis] if shape else 1
-        self.flat = len(shape) < 2
+    def __init__(self, region: Region, cells: Shape, pointwise: bool) -> None:
+        self.axis, self.channels, self.grid = region.channel_axis + 1, region.channels, region.grid
+        self.cells, self.pointwise = cells, pointwise
 
     def rows(self, x: Tensor) -> Tensor:
         """P x as a matrix. x: (N, *shape)."""
-        if self.flat:
-            return x.flatten(1)
         pooled = pool(x.movedim(self.axis, 1), self.cells)
         if self.pointwise:
             return pooled.flatten(2).transpose(1, 2).reshape(-1, self.channels)
@@ -45,8 +41,6 @@ class View:
 
     def back(self, rows: Tensor) -> Tensor:
         """Pᵀ of a matrix, (N, *shape): the adjoint of `rows`."""
-        if self.flat:
-            return rows.view(-1, *self.shape)
         if self.pointwise:
             count = math.prod(self.cells)
             maps = rows.view(-1, count, self.channels).transpose(1, 2).reshape(-1, self.channels, *self.cells)
@@ -209,11 +203,11 @@ def make(p: Pathway, target: Region, source: Region, generator: torch.Generator,
     core = matrix(p, rows, columns, generator, forward)
     if p.kernel in ("channel", "spatial"):
         pointwise = p.kernel == "channel"
-        return Mapped(
-            core,
-            View(target.shape, target.channel_axis, p.grid, pointwise),
-            View(source.shape, source.channel_axis, p.source_grid, pointwise),
+        views = (
+            View(r, cells, pointwise) if r.grid else Flat(r.shape)
+            for r, cells in ((target, p.grid), (source, p.source_grid))
         )
+        return Mapped(core, *views)
     if len(target.shape) < 2 and len(source.shape) < 2:
         return core
     return Mapped(core, Flat(target.shape), Flat(source.shape))

@@ -24,12 +24,12 @@ def first_run(
     precision = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
 
     def again() -> tuple[Any, ...]:
-        now, copies = _random_state(device), {name: b.clone() for name, b in module.named_buffers()}
-        _set_random_state(device, state)
+        copies = {name: b.clone() for name, b in module.named_buffers()}
         on, dtype = precision
-        with torch.enable_grad(), torch.autocast(device.type, dtype, enabled=on):
-            second = torch.func.functional_call(module, copies, tuple(inputs))
-        _set_random_state(device, now)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            _set_random_state(device, state)
+            with torch.enable_grad(), torch.autocast(device.type, dtype, enabled=on):
+                second = torch.func.functional_call(module, copies, tuple(inputs))
         return second if isinstance(second, tuple) else (second,)
 
     return result, again

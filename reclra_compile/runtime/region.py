@@ -63,12 +63,7 @@ class WholeRegion:
     def forward(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], Live]:
         """Detached outputs, in order, and the live graph; `values` are the region's inputs."""
         live = Live()
-        inputs = [live.leaf(k, values[k], self.listens) for k in self.run_inputs]
-        if self.rerun is not None:
-            result, live.again = first_run(self.run, inputs, self.rerun)
-        else:
-            with torch.set_grad_enabled(bool(self.learned or self.listens)):
-                result = self.run(*inputs)
+        result = _run(self, live, values)
         live.roots = result if isinstance(result, tuple) else (result,)
         return tuple(o.detach() if isinstance(o, Tensor) else o for o in live.roots), live
 
@@ -95,12 +90,7 @@ class SplitRegion:
     def forward(self, values: Sequence[Any]) -> tuple[tuple[Tensor, ...], Tensor, Live]:
         """Detached outputs, detached z, and the live graphs; `values` are the region's inputs."""
         live = Live()
-        inputs = [live.leaf(k, values[k], self.listens) for k in self.run_inputs]
-        if self.rerun is not None:
-            h, live.again = first_run(self.run, inputs, self.rerun)
-        else:
-            with torch.set_grad_enabled(bool(self.learned or self.listens)):
-                h = self.run(*inputs)
+        h = _run(self, live, values)
         live.roots = (h,)
         z = h.detach()
         if self.phi_graph:
@@ -148,6 +138,16 @@ class SplitRegion:
         )
         live.extra = {k: g for (k, _), g in zip(inputs, grads[1:], strict=True) if g is not None}
         return total([grads[0], None if self.phi_graph else at_z])
+
+
+def _run(code: WholeRegion | SplitRegion, live: Live, values: Sequence[Any]) -> Any:
+    """What the region's graph gives from its inputs, with the graph, or with a way to make it again."""
+    inputs = [live.leaf(k, values[k], code.listens) for k in code.run_inputs]
+    if code.rerun is not None:
+        result, live.again = first_run(code.run, inputs, code.rerun)
+        return result
+    with torch.set_grad_enabled(bool(code.learned or code.listens)):
+        return code.run(*inputs)
 
 
 def vjp(live: Live, cotangents: Cotangents, learned: Sequence[nn.Parameter]) -> None:

@@ -219,7 +219,6 @@ def _blocked_errors(region: Region, target: Target, at_z: int, linked: Linked) -
     e, h, z = (linked.slot(n) for n in (f"e.{region.name}", f"h.{region.name}", activity(region)))
     phi, factor = linked.target_phi[region.name], rules.error_scale(target)
     read, record = f"e.{region.name}" in linked.read_e, linked.track_discrepancy
-    in_units_of_loss: dict[float, Callable[..., tuple[Tensor, Tensor]]] = {}
     exact = rules.mismatch(target, phi, own=True, overwrite=False)
 
     def run(v: Slots) -> None:
@@ -228,8 +227,7 @@ def _blocked_errors(region: Region, target: Target, at_z: int, linked: Linked) -
             m = exact(h_N, v[z], d.part(0, len(h_N)) if isinstance(d, Spread) else d)
             c, squares = m * (factor * scale), m.square().sum()
         else:
-            blocked = in_units_of_loss.setdefault(scale, errors(target.beta, factor * scale, phi))
-            c, squares = blocked(h_N, v[z], d)
+            c, squares = errors(h_N, v[z], d, target.beta, factor * scale, phi)
         if record:
             v[0].discrepancy[region.name] = squares * (target.kappa / len(h_N))
         v[e] = Errors(c, c * v[0].scale) if read else Errors(None, c)

@@ -104,8 +104,12 @@ class TrainingSpec(Strict):
     optimizer: Literal["sgd", "adam", "adamw"] | None = None
     lr: Positive | None = None
     weight_decay: NotNegative | None = None
-    schedule: Literal["constant", "linear", "cosine"] | None = None
-    warmup: NotNegative | None = Field(default=None, lt=1, description="share of the run over which the rate rises")
+    schedule: Literal["constant", "linear", "cosine", "polynomial"] | None = None
+    warmup: NotNegative | None = Field(
+        default=None, description="how long the rate rises: below 1 a share of the run, from 1 on epochs"
+    )
+    lr_end: NotNegative | None = Field(default=None, description="the rate at which the polynomial schedule ends")
+    power: Positive | None = Field(default=None, description="exponent of the polynomial schedule")
     readout_rate: Positive | None = Field(default=None, description="factor on the rate of local read-outs")
     beta2: NotNegative | None = Field(default=None, lt=1, description="decay of Adam's second moments")
     batch_size: Count | None = None

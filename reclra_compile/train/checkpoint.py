@@ -86,7 +86,7 @@ def _compare(state: dict[str, Any], run: Run, facts: Facts, where: Location) -> 
     if _essence(saved) != _essence(plan):
         names = f": {saved.name}, not {plan.name}" if saved.name != plan.name else ", or to an edited one"
         raise _other(where, f"belongs to another wiring{names}", "resume with the same --wiring")
-    before = {**state["settings"], **state["facts"]}
+    before = {**asdict(Training()), **state["settings"], **state["facts"]}  # settings may be younger than the file
     now = {**asdict(run.settings), **facts}
     steady = before["schedule"] == "constant" and not before["warmup"]
     if steady and now["epochs"] >= state["epoch"]:

@@ -81,6 +81,7 @@ class Job:
     granularity: str | None = None
     output: str | None = None
     unreached: Unreached = "refuse"
+    blind: bool = False  #: the test part is not looked at
 
     def run(self, member: Member, watcher: Watcher) -> Result:
         """Train one member from fresh weights drawn with its seed; saves after every epoch."""
@@ -99,7 +100,8 @@ class Job:
                 unreached=self.unreached,
             )  # fmt: skip
         settings = with_flags(program.plan.training, **self.flags)
-        train, valid, test = (self._split(example, part) for part in ("train", "valid", "test"))
+        train, valid = (self._split(example, part) for part in ("train", "valid"))
+        test = None if self.blind else self._split(example, "test")
 
         def forward(inputs: tuple[Tensor, ...]) -> Tensor:
             args, named = example.placed(inputs)

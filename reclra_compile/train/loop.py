@@ -62,10 +62,29 @@ def optimizer_for(program: Program, settings: Training) -> torch.optim.Optimizer
     return kind(groups, lr, betas=(0.9, settings.beta2), weight_decay=decay, fused=True)
 
 
+def warmup_share(settings: Training) -> float:
+    """The share of the run over which the rate rises; raises TrainingError (T026) where nothing is left after it."""
+    if settings.warmup < 1:
+        return settings.warmup
+    if settings.warmup < settings.epochs:
+        return settings.warmup / settings.epochs
+    raise TrainingError(
+        Fault("T026", f"the warm-up takes {settings.warmup:g} epochs, the run has {settings.epochs}",
+              fix="train for more epochs, or give --warmup as a share of the run, below 1")
+    )
+
+
 def rate(settings: Training, progress: float) -> float:
-    """Factor on the learning rate at `progress` in [0, 1] of the run: warm-up, then the schedule."""
-    if progress < settings.warmup:
-        return progress / settings.warmup
+    """Factor on the learning rate at `progress` in [0, 1] of the run: warm-up, then the schedule.
+
+    Polynomial: lr_end + (lr - lr_end) (1 - t)^power, over lr, with t the progress since the warm-up.
+    """
+    share = warmup_share(settings)
+    if progress < share:
+        return progress / share
+    if settings.schedule == "polynomial":
+        end = settings.lr_end / settings.lr
+        return end + (1.0 - end) * (1.0 - (progress - share) / (1.0 - share)) ** settings.power
     if settings.schedule == "linear":
         return 1.0 - progress
     return 0.5 * (1.0 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1.0
@@ -96,6 +115,7 @@ class Run:
 
         `forward` gives the model's output from its inputs, where they are not positional.
         """
+        warmup_share(settings)
         self.program, self.settings, self.on_step = program, settings, on_step
         self.train, self.measure = _several(train), measure
         self.valid, self.test = (_several(part) if part else None for part in (valid, test))
@@ -130,16 +150,17 @@ class Run:
         return Epoch(
             epoch=self.epoch,
             loss=losses / self.steps,
-            train_error=self._measured(sample),
-            valid_error=self._measured(self.valid) if self.valid and len(self.valid[1]) else None,
-            test_error=self._measured(self.test) if self.test else None,
+            train_error=self.measured(sample),
+            valid_error=self.measured(self.valid) if self.valid and len(self.valid[1]) else None,
+            test_error=self.measured(self.test) if self.test else None,
             discrepancy=self.program.discrepancy.total,
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.seconds,
             synapse_norm=sum(float(p.detach().square().sum()) for p in self.program.synapses.parameters()) ** 0.5,
         )
 
-    def _measured(self, split: Split) -> float:
+    def measured(self, split: Split) -> float:
+        """The error in percent, or the loss, of the weights as they are now on a part of the data."""
         measured = error_percent if self.measure == "error" else mean_loss
         return measured(self.program.model, self._forward, split, self.program.loss_fn)
 
