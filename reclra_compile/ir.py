@@ -215,7 +215,8 @@ class Training:
     """Settings the wiring was measured with; `reclra-compile train` uses them where no flag is given.
 
     `warmup` is what the rate takes to rise from zero: below 1 a share of the run, from 1 on epochs. `lr_end` and
-    `power` are the polynomial schedule's. `clip` 0 is off; `readout_rate` multiplies the rate of local read-outs (E9), which have to follow the features they read; `beta2` is Adam's.
+    `power` are the polynomial schedule's. `clip` 0 is off; `readout_rate` multiplies the rate of
+    local read-outs (E9), which have to follow the features they read; `beta2` is Adam's.
     """
 
     optimizer: str = "adamw"

@@ -84,7 +84,8 @@ def rate(settings: Training, progress: float) -> float:
         return progress / share
     if settings.schedule == "polynomial":
         end = settings.lr_end / settings.lr
-        return end + (1.0 - end) * (1.0 - (progress - share) / (1.0 - share)) ** settings.power
+        left = max(1.0 - (progress - share) / (1.0 - share), 0.0)  # rounding may leave it below 0
+        return end + (1.0 - end) * math.pow(left, settings.power)
     if settings.schedule == "linear":
         return 1.0 - progress
     return 0.5 * (1.0 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1.0
