@@ -1,0 +1,157 @@
+"""Reproducing as people see it: a bar over all runs, a line per finished run, and the table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from reclra_compile.cli.report import console, note
+from reclra_compile.cli.tables import NUMBER, TEXT, Cell, table
+from reclra_compile.errors import Fault, UserError
+from reclra_compile.files import make_folder, write_text
+from reclra_compile.reproduce.cases import Case, chosen
+from reclra_compile.reproduce.page import cells, markdown, time_of
+from reclra_compile.reproduce.pool import Event, Store
+from reclra_compile.reproduce.run import Reproduction, default_folder
+from reclra_compile.reproduce.summary import Line, tally
+from reclra_compile.reproduce.tables import Table, load_table
+
+
+class Bar:
+    """Progress over runs, in epochs' steps, on standard error; nothing where that is no terminal."""
+
+    def __init__(self, runs: int, quiet: bool) -> None:
+        self.out = console(stderr=True)
+        self.quiet, self.runs, self.done = quiet, runs, 0
+        self.share: dict[str, float] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("runs"),
+            TimeRemainingColumn(), console=self.out, disable=quiet or not self.out.is_terminal, transient=True,
+            expand=True,
+        )  # fmt: skip
+        self.task = self.progress.add_task("", total=runs)
+
+    def hear(self, case: Case, event: Event) -> None:
+        """Move on by an epoch, or a finished run."""
+        if "epoch" in event:
+            self.share[case.name] = event["epoch"] / max(event["epochs"], 1)
+        else:
+            self.share.pop(case.name, None)
+            self.done += 1
+            if not self.quiet:
+                self.out.print(self._line(case, event), soft_wrap=True)
+        running = ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.share.items())
+        self.progress.update(self.task, completed=self.done + sum(self.share.values()), description=escape(running))
+
+    def _line(self, case: Case, event: Event) -> str:
+        head = f"[dim]{self.done}/{self.runs}[/] [bold]{escape(case.row)}[/], {escape(case.data)}, seed {case.seed}"
+        if "faults" in event:
+            return f"{head}: [red]{escape('; '.join(f['message'] for f in event['faults']))}[/]"
+        r = event["result"]
+        kinds = ("test", "valid", "train")
+        errors = [f"{k} {r[f'{k}_error']:.2f} %" for k in kinds if r[f"{k}_error"] is not None]
+        return f"{head}: {', '.join(errors)}, {r['epochs']} epochs, {time_of(r['seconds'])}"
+
+
+def carry_out(options: dict[str, Any]) -> str | None:
+    """Do what the command line asks for; returns JSON where that is wanted. Raises UserError."""
+    spec = load_table(options["table"])
+    rows = chosen(spec, options["only"], options["data"])
+    folder = Path(options["run_dir"]) if options["run_dir"] else default_folder(spec, options["scale"])
+    work = Reproduction(spec, options["scale"], rows, Store(folder), options["seeds"])
+    work.prepare(options["resume"] or options["dry_run"])
+    if options["dry_run"]:
+        return _list(work, options["as_json"])
+    work.check_data(options["data_dir"])
+    make_folder(folder)
+    quiet = options["as_json"]
+    if work.reused and not quiet:
+        note(f"{work.reused} finished runs are kept, {len(work.todo)} are to be run")
+    bar = Bar(len(work.todo), quiet)
+    with bar.progress:
+        for case, event in work.run(options["jobs"], options["data_dir"], options["device"], options["threads"]):
+            bar.hear(case, event)
+            if "epoch" not in event:
+                write(work, folder)
+    lines = work.lines()
+    files = write(work, folder)
+    if quiet:
+        return report_json(work, lines)
+    show(spec, lines)
+    for file in files:
+        note(f"written: {file}")
+    _missing(lines)
+    return None
+
+
+def write(work: Reproduction, folder: Path) -> list[Path]:
+    """Write the table as Markdown and JSON; returns the files."""
+    lines, name = work.lines(), work.table.spec.table
+    page, data = folder / f"{name}.md", folder / f"{name}.json"
+    command = ["reclra-compile", *sys.argv[1:]] if sys.argv[1:2] == ["reproduce"] else [
+        "reclra-compile", "reproduce", name, "--scale", work.scale
+    ]  # fmt: skip
+    write_text(page, markdown(work.table, work.scale, lines, command))
+    write_text(data, report_json(work, lines) + "\n")
+    return [page, data]
+
+
+def report_json(work: Reproduction, lines: list[Line]) -> str:
+    """{"version", "table", "scale", "rows": […]}."""
+    report = {"version": 1, "table": work.table.spec.table, "scale": work.scale,
+              "rows": [line.as_json() for line in lines]}  # fmt: skip
+    return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def show(spec: Table, lines: list[Line]) -> None:
+    """The table on standard output; the page that is written has more columns."""
+    out = console()
+    column = lines[0].column if lines else "test"
+    columns = [("row", TEXT), ("data set", TEXT), (f"our {column}", NUMBER), ("seeds", NUMBER), ("paper", NUMBER),
+               ("gap", NUMBER), ("train", NUMBER), ("time", NUMBER), ("verdict", TEXT)]  # fmt: skip
+    rows: list[Sequence[Cell]] = []
+    for line in lines:
+        name, data, _, theirs, gap, train, _, _, time, said = cells(line)
+        style = "green" if line.gap is not None and line.gap <= 0 else "" if line.records else "red"
+        short = said.partition(" (")[0].partition(" by ")[0] if line.records else "no result"  # the gap is beside it
+        seeds = str(len(line.records))
+        rows.append([name, data, str(line.ours), seeds, theirs, gap, train, time, Text(short, style)])
+    out.print(table(spec.spec.title, columns, rows, None, None), soft_wrap=True)
+    out.print()
+    out.print(tally(lines), soft_wrap=True)
+
+
+def _missing(lines: list[Line]) -> None:
+    """Raise UserError (R005) for the rows without a result."""
+    faults = [
+        Fault("R005", f"{line.row.row} on {line.row.data} has no result: {line.problems[0]}")
+        for line in lines
+        if not line.records and line.problems
+    ]
+    if faults:
+        raise UserError(faults)
+
+
+def _list(work: Reproduction, as_json: bool) -> str:
+    """The runs that would be made."""
+    if as_json:
+        runs = [
+            {"row": c.row, "data": c.data, "seed": c.seed, "model": c.model, "wiring": c.wiring,
+             "settings": c.settings, "validation": c.validation, "images": c.images}
+            for c in work.todo
+        ]  # fmt: skip
+        return json.dumps({"version": 1, "runs": runs, "finished": work.reused}, indent=2, ensure_ascii=False)
+    text = []
+    for c in work.todo:
+        settings = ", ".join(f"{k} {v}" for k, v in c.settings.items())
+        wiring = c.wiring if isinstance(c.wiring, str) else c.wiring.get("name", "a wiring of its own")
+        text.append(f"{c.row}, {c.data}, seed {c.seed}: {Path(c.model).name}, {wiring}; {settings}")
+    problems = [f"{row}, {data}: {p[0]}" for (row, data), p in work.problems.items()]
+    return "\n".join([*text, *problems, f"{len(text)} runs to make, {work.reused} finished"])

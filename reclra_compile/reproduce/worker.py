@@ -1,0 +1,144 @@
+"""A process that runs cases one after the other: `python -m reclra_compile.reproduce.worker`.
+
+Each line of its input is a request, {"case", "folder", "data_dir", "device"}; each line of its output is an event
+of the run: {"epoch", "epochs", "valid_error", "seconds"}, and at last {"result"} or {"faults"}. It ends with its
+input. In a process of its own a run has its own random state and thread, and one that dies takes no other along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reclra_compile import __version__
+from reclra_compile.compiler import plan_for
+from reclra_compile.data.sets import DataSet, load
+from reclra_compile.errors import Fault, ReclraError
+from reclra_compile.frontend.example import example_of
+from reclra_compile.frontend.load_model import load_model
+from reclra_compile.reproduce.cases import Case
+from reclra_compile.train.brought import brought_loss
+from reclra_compile.train.job import Job, Member
+from reclra_compile.train.loop import Epoch, Run
+from reclra_compile.train.trial import PARTS, measure_on
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class _Hears:
+    """The watcher of a run: keeps the run, and reports its epochs."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.run: Run | None = None
+
+    def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
+        """A run begins, or goes on."""
+        self.run = run
+        self._say(run, history[-1].valid_error if history else None)
+
+    def step(self, member: Member, run: Run) -> None:
+        """A step is not reported."""
+
+    def epoch(self, member: Member, run: Run, epoch: Epoch) -> None:
+        """An epoch is done."""
+        self._say(run, epoch.valid_error)
+
+    def _say(self, run: Run, valid: float | None) -> None:
+        self.report(
+            {"epoch": run.epoch, "epochs": run.settings.epochs, "valid_error": valid, "seconds": run.seconds}
+        )
+
+
+def run_case(case: Case, folder: Path | None, data_dir: str | None, device: str, report: Report) -> dict[str, Any]:
+    """Train one case, going on from the checkpoint in `folder`, and give its record.
+
+    The test part is looked at once, with the weights after the last epoch. Raises ReclraError.
+    """
+    data = _data(case, data_dir)
+    loaded = load_model(case.model)
+    with loaded.blamed():
+        plan = plan_for(loaded.model, loaded.inputs, case.wiring, granularity=case.granularity)
+    job = Job(case.model, data, dict(case.settings), True, device, granularity=case.granularity, blind=True)
+    job.fits(plan, loaded)
+    job.reaches(plan)
+    job = dataclasses.replace(job, measure=measure_on(loaded, data, brought_loss(loaded), None))
+    heard = _Hears(report)
+    member = Member(case.row, case.wiring, None, case.seed, folder)
+    started = time.perf_counter()
+    result = job.run(member, heard)
+    run = heard.run
+    assert run is not None
+    errors: dict[str, Any] = {"train_error": None, "valid_error": None, "test_error": None}
+    if result.history:
+        last = result.history[-1]
+        errors |= {"train_error": last.train_error, "valid_error": last.valid_error}
+    if case.test:
+        inputs, y = data.split("test", example_of(loaded.model, loaded.inputs))
+        errors["test_error"] = run.measured((tuple(x.to(device) for x in inputs), y.to(device)))
+    return {
+        "digest": case.digest, "case": dataclasses.asdict(case), **errors,
+        "epochs": len(result.history), "seconds": run.seconds, "wall_seconds": time.perf_counter() - started,
+        "settings": dataclasses.asdict(result.settings), "history": [e.as_json() for e in result.history],
+        "images": {part: data.count(part) for part in PARTS},
+        "flops_ratio": plan.cost.ratio, "parameters": sum(r.parameter_count for r in plan.regions),
+        "versions": {"reclra_compile": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+    }  # fmt: skip
+
+
+def _data(case: Case, data_dir: str | None) -> DataSet:
+    """The case's data, cut to its number of images."""
+    data = _read(case.data, data_dir, case.validation)
+    train = slice(case.images or None)
+    test = slice(case.test_images or None)
+    return dataclasses.replace(
+        data, x_train=data.x_train[train], y_train=data.y_train[train],
+        x_test=data.x_test[test], y_test=data.y_test[test],
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1)
+def _read(name: str, data_dir: str | None, validation: int) -> DataSet:
+    return load(name, data_dir, validation=validation)
+
+
+def serve() -> None:
+    """Answer requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides when a run ends
+    torch.set_num_threads(int(os.environ.get("RECLRA_THREADS", "1")))
+    out = sys.stdout
+
+    def report(event: dict[str, Any]) -> None:
+        out.write(json.dumps(event) + "\n")
+        out.flush()
+
+    with contextlib.redirect_stdout(sys.stderr):  # a model's file may print
+        for line in sys.stdin:
+            report(_answer(json.loads(line), report))
+
+
+def _answer(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    case, folder = Case(**request["case"]), Path(request["folder"]) if request["folder"] else None
+    try:
+        result = run_case(case, folder, request["data_dir"], request["device"], report)
+    except ReclraError as error:
+        return {"faults": [{"code": f.code, "message": f.message, "fix": f.fix} for f in error.faults]}
+    except (RuntimeError, MemoryError) as error:
+        fault = Fault("R005", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        return {"faults": [{"code": fault.code, "message": fault.message, "fix": fault.fix}]}
+    return {"result": result}
+
+
+if __name__ == "__main__":
+    serve()
