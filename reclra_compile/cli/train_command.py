@@ -10,6 +10,7 @@ from reclra_compile.cli.errors import Interrupted, reports_errors
 from reclra_compile.cli.options import granularity_option, output_option, unreached_option
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
+PREPROCESS = ("none", "standardize", "gcn", "gcn_zca")
 
 
 @click.command(short_help="Train MODEL with a wiring and print its test error.")
@@ -23,6 +24,9 @@ DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
 @click.option("--data-dir", metavar="DIR", help="where the data set's files are  [default: $RECLRA_DATA]")
 @click.option("--validation", type=click.IntRange(min=0), default=0, metavar="N",
               help="hold N training images out and report their error  [default: 0]")  # fmt: skip
+@click.option("--preprocess", type=click.Choice(PREPROCESS), default="none",
+              help="of images, fitted on the training part: channels standardised, contrast normalised, and ZCA "
+              "whitened  [default: none]")  # fmt: skip
 @granularity_option
 @output_option
 @unreached_option

@@ -11,7 +11,9 @@ import torch
 
 from reclra_compile.cli.errors import Faults
 from reclra_compile.compiler import compile, plan_for
+from reclra_compile.data.faults import problem
 from reclra_compile.data.own import OwnData
+from reclra_compile.data.preprocess import preprocessed
 from reclra_compile.data.sets import DataSet, load
 from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.frontend.load_model import Loaded, load_model
@@ -85,8 +87,19 @@ def set_up(options: dict[str, Any]) -> Setup:
     for plan in plans.values():
         with faults.collected():
             warmup_share(with_flags(plan.training, **job.flags))
+    with faults.collected():
+        _check_preprocessing(options["preprocess"], data)
     faults.report()
+    if isinstance(data, DataSet):
+        # last, as whitening takes its time
+        job = replace(job, data=preprocessed(data, options["preprocess"]))
     return Setup(job, members, plans)
+
+
+def _check_preprocessing(kind: str, data: DataSet | OwnData) -> None:
+    if kind != "none" and isinstance(data, OwnData):
+        raise problem("D015", f"--preprocess {kind} is for the data sets of images that --data names",
+                      "preprocess the tensors where the model's file makes them, or name a data set with --data")
 
 
 def _own_or_digits(loaded: Loaded, options: dict[str, Any]) -> DataSet | OwnData:

@@ -116,7 +116,8 @@ class TrainingView:
         seeds = sorted({r.member.seed for r in results})
         shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
         settings = results[0].settings
-        return (f"{data.name}: {data.count('train'):,} training and {data.count('test'):,} test {_things(data)}, "
+        done = "" if data.preprocess == "none" else f" ({data.preprocess})"
+        return (f"{data.name}{done}: {data.count('train'):,} training and {data.count('test'):,} test {_things(data)}, "
                 f"{settings.epochs} epochs of batch {settings.batch_size}, {shown}")  # fmt: skip
 
     def files(self, files: dict[str, str | None]) -> None:
@@ -235,7 +236,8 @@ def results_json(setup: Setup, results: list[Result]) -> str:
                 "history": [[_plain(e) for e in r.history] for r in runs],
             }
         )
-    report = {"version": 1, "data": setup.job.data.name, "measure": setup.job.measure, "results": rows}
+    report = {"version": 1, "data": setup.job.data.name, "preprocess": setup.job.data.preprocess,
+              "measure": setup.job.measure, "results": rows}  # fmt: skip
     return json.dumps(report, indent=2, ensure_ascii=False)
 
 

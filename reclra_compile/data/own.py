@@ -39,6 +39,7 @@ class OwnData:
     names: tuple[str, ...] = ()
     name: str = "own"
     classes: int = 0
+    preprocess: str = "none"
 
     def count(self, part: Part) -> int:
         """Samples of a part."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from reclra_compile.frontend.example import Example
 
-__all__ = ["CODES", "ENVIRONMENT", "NAMES", "DataSet", "Part", "batches", "describe", "load"]
+__all__ = ["CODES", "ENVIRONMENT", "NAMES", "DataSet", "Part", "batches", "describe", "load", "pixels"]
 
 Part = Literal["train", "valid", "test"]
 
@@ -65,7 +65,7 @@ _SAMPLES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Images and labels in three parts; images are uint8 (0 to 255) or float32 (0 to 1)."""
+    """Images and labels in three parts; images are uint8 (0 to 255) or float32 (0 to 1, or preprocessed)."""
 
     name: str
     x_train: Array
@@ -75,6 +75,7 @@ class DataSet:
     x_test: Array
     y_test: Array
     classes: int
+    preprocess: str = "none"  #: what has been done to the images
 
     def count(self, part: Part) -> int:
         """Images of a part."""
@@ -83,9 +84,9 @@ class DataSet:
     def few(self) -> DataSet:
         """The first two images of each part."""
         few = slice(2)
-        return DataSet(
-            self.name, self.x_train[few], self.y_train[few], self.x_valid[few], self.y_valid[few],
-            self.x_test[few], self.y_test[few], self.classes,
+        return replace(
+            self, x_train=self.x_train[few], y_train=self.y_train[few], x_valid=self.x_valid[few],
+            y_valid=self.y_valid[few], x_test=self.x_test[few], y_test=self.y_test[few],
         )  # fmt: skip
 
     def split(self, part: Part, example: Example) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -94,9 +95,9 @@ class DataSet:
         return (x,), y
 
     def as_tensors(self, part: Part, sample_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """One part as float32 images in [0, 1] of the shape the model takes, and int64 labels.
+        """One part as float32 images of the shape the model takes, and int64 labels.
 
-        Colour images become channels first, also where they are flattened.
+        Pixels are in [0, 1] unless preprocessed. Colour images become channels first, also where they are flattened.
         """
         import torch
 
@@ -105,12 +106,18 @@ class DataSet:
         wanted, sample = tuple(sample_shape), images.shape[1:]
         if wanted not in _accepted(sample):
             raise _misfit(self.name, sample, wanted)
-        if images.ndim == 4:
-            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        top = np.float32(255 if images.dtype == np.uint8 else 1)
-        # a division always makes a new array, so changing the tensor never changes the data set
-        pixels = np.divide(images, top, dtype=np.float32).reshape(len(images), *wanted)
-        return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
+        x = torch.from_numpy(pixels(images).reshape(len(images), *wanted))
+        return x, torch.from_numpy(labels.astype(np.int64))
+
+
+def pixels(images: Array) -> Array:
+    """Images as a new float32 array, uint8 ones divided by 255; (N, H, W, C) becomes (N, C, H, W)."""
+    if images.ndim == 4:
+        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    top = np.float32(255 if images.dtype == np.uint8 else 1)
+    # a division always makes a new array, so changing the tensor never changes the data set
+    divided: Array = np.divide(images, top, dtype=np.float32)
+    return divided
 
 
 def describe(name: str) -> str:

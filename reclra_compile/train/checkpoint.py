@@ -86,7 +86,9 @@ def _compare(state: dict[str, Any], run: Run, facts: Facts, where: Location) -> 
     if _essence(saved) != _essence(plan):
         names = f": {saved.name}, not {plan.name}" if saved.name != plan.name else ", or to an edited one"
         raise _other(where, f"belongs to another wiring{names}", "resume with the same --wiring")
-    before = {**asdict(Training()), **state["settings"], **state["facts"]}  # settings may be younger than the file
+    # settings and ways to treat the data may be younger than the file
+    defaults: dict[str, Any] = {**asdict(Training()), "preprocess": "none", "augment": "none"}
+    before = {**defaults, **state["settings"], **state["facts"]}
     now = {**asdict(run.settings), **facts}
     steady = before["schedule"] == "constant" and not before["warmup"]
     if steady and now["epochs"] >= state["epoch"]:

@@ -170,6 +170,7 @@ class Job:
         facts: checkpoint.Facts = {
             "data": self.data.name, "training images": self.data.count("train"),
             "validation images": self.data.count("valid"), "seed": member.seed,
+            "preprocess": self.data.preprocess,
         }  # fmt: skip
         return {**facts, "the data's checksum": _digest(self.data)} if isinstance(self.data, OwnData) else facts
 

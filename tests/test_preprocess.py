@@ -1,0 +1,165 @@
+"""Preprocessing and augmentation of images: against direct formulas, and on the way through training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from reclra_compile.cli.main import main
+from reclra_compile.data.preprocess import (
+    KINDS,
+    ZCA_EPSILON,
+    channel_statistics,
+    contrast_normalized_,
+    fit_whitening,
+    preprocessed,
+    standardized_,
+)
+from reclra_compile.data.sets import DataSet, load
+from reclra_compile.errors import DataError
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    """Random rows whose columns are correlated, as pixels are."""
+    drawn = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+    return drawn.flatten(1).cumsum(1).view(shape) / drawn[0].numel()
+
+
+def colours(n: int = 60) -> DataSet:
+    """A small data set of colour images, with a validation part."""
+    rng = np.random.default_rng(0)
+    x = [rng.integers(0, 256, (k, 4, 5, 3), np.uint8) for k in (n, 10, 20)]
+    y = [np.arange(len(part)) % 3 for part in x]
+    return DataSet("small", x[0], y[0], x[1], y[1], x[2], y[2], 3)
+
+
+def test_contrast_normalisation_gives_mean_0_and_mean_square_1() -> None:
+    x = images(7, 48)
+    done = contrast_normalized_(x.clone())
+    assert torch.allclose(done.mean(1), torch.zeros(7), atol=1e-6)
+    assert torch.allclose(done.norm(dim=1), torch.full((7,), 48**0.5), rtol=1e-5)
+    expected = np.stack([(row - row.mean()) / row.std() for row in x.double().numpy()])
+    assert np.allclose(done.numpy(), expected, atol=1e-5)
+    assert torch.equal(contrast_normalized_(torch.full((1, 48), 0.3)), torch.zeros(1, 48))
+    assert torch.allclose(contrast_normalized_(3 * x + 2), done, atol=1e-4), "neither brightness nor contrast matter"
+
+
+def test_whitening_is_the_inverse_root_of_the_covariance() -> None:
+    x = images(4100, 12).mul_(10)  # more rows than a chunk has
+    white = fit_whitening(x, epsilon=1e-9)
+    done = white.apply_(x.clone()).double()
+    assert torch.allclose(done.mean(0), torch.zeros(12, dtype=torch.float64), atol=1e-4)
+    assert torch.allclose(torch.cov(done.T, correction=0), torch.eye(12, dtype=torch.float64), atol=2e-3)
+    assert torch.equal(white.matrix, white.matrix.T) or torch.allclose(white.matrix, white.matrix.T, rtol=1e-5)
+
+
+def test_epsilon_shrinks_whitened_variances_as_the_formula_says() -> None:
+    x = images(300, 12)
+    covariance = np.cov(x.double().numpy().T, bias=True)
+    values, vectors = np.linalg.eigh(covariance)
+    white = fit_whitening(x, 0.1)
+    matrix = vectors @ np.diag((values + 0.1) ** -0.5) @ vectors.T
+    assert np.allclose(white.matrix.numpy(), matrix, atol=1e-5)
+    assert np.allclose(white.mean.numpy(), x.double().numpy().mean(0), atol=1e-6)
+    left = np.cov(white.apply_(x.clone()).double().numpy().T, bias=True)
+    assert np.allclose(left, vectors @ np.diag(values / (values + 0.1)) @ vectors.T, atol=1e-5)
+
+
+def test_whitening_of_fewer_images_than_pixels_is_finite() -> None:
+    x = images(5, 40)
+    assert fit_whitening(x).apply_(x).isfinite().all()
+
+
+def test_channels_are_standardised_one_by_one() -> None:
+    x = images(2500, 3, 2, 2)
+    mean, deviation = channel_statistics(x)
+    assert torch.allclose(mean, x.mean((0, 2, 3)), rtol=1e-4)
+    assert torch.allclose(deviation, x.std((0, 2, 3), correction=0), rtol=1e-3)
+    done = standardized_(x, mean, deviation)
+    assert torch.allclose(done.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(done.std((0, 2, 3), correction=0), torch.ones(3), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flat_and_channels_first_models_see_the_same_pixels(kind: str) -> None:
+    data = preprocessed(colours(), kind)
+    for part in ("train", "valid", "test"):
+        x, y = data.as_tensors(part, (3, 4, 5))
+        flat, _ = data.as_tensors(part, (60,))
+        assert torch.equal(x.flatten(1), flat)
+        assert x.dtype == torch.float32 and len(x) == len(y) == data.count(part)
+    assert data.preprocess == kind and data.few().preprocess == kind
+
+
+def test_whole_chain_on_a_data_set_is_fitted_on_its_training_part() -> None:
+    plain, data = colours(), preprocessed(colours(), "gcn_zca")
+    raw = {part: plain.as_tensors(part, (60,))[0].double().numpy() for part in ("train", "test")}
+    gcn = {k: (v - v.mean(1, keepdims=True)) / v.std(1, keepdims=True) for k, v in raw.items()}
+    mean, covariance = gcn["train"].mean(0), np.cov(gcn["train"].T, bias=True)
+    values, vectors = np.linalg.eigh(covariance)
+    matrix = vectors @ np.diag((values.clip(0) + ZCA_EPSILON) ** -0.5) @ vectors.T
+    for part in ("train", "test"):
+        found = data.as_tensors(part, (60,))[0].numpy()
+        assert np.allclose(found, (gcn[part] - mean) @ matrix, atol=1e-4)
+    again = preprocessed(colours(), "gcn_zca")
+    assert np.array_equal(again.x_train, data.x_train), "the same bits each time"
+    assert plain.x_train.dtype == np.uint8, "the data set itself is left alone"
+
+
+def test_other_test_images_do_not_change_the_training_part() -> None:
+    data = colours()
+    one = preprocessed(data, "gcn_zca")
+    dark = DataSet("small", data.x_train, data.y_train, data.x_valid, data.y_valid, data.x_test // 2, data.y_test, 3)
+    for kind in ("gcn_zca", "standardize"):
+        assert np.array_equal(preprocessed(dark, kind).x_train, preprocessed(data, kind).x_train)
+    assert not np.array_equal(preprocessed(dark, "standardize").x_test, preprocessed(data, "standardize").x_test)
+    assert one.classes == 3
+
+
+def test_grey_images_and_feature_vectors_are_one_channel() -> None:
+    digits = preprocessed(load("digits"), "standardize")
+    x = digits.x_train
+    assert x.shape[1:] == (8, 8) and abs(float(x.mean())) < 1e-4 and abs(float(x.std()) - 1) < 1e-4
+
+
+def test_unknown_preprocessing_is_refused() -> None:
+    with pytest.raises(DataError, match=r"D015.*there is no preprocessing 'gnc'"):
+        preprocessed(colours(), "gnc")
+
+
+# from the command line
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def train(*flags: str, model: str = "examples/mlp_digits.py", epochs: int = 1) -> Result:
+    arguments = ["train", str(ROOT / model), "--epochs", str(epochs), "--batch-size", "256", *flags]
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def test_preprocessing_is_part_of_a_run(tmp_path: Path) -> None:
+    runs = ("--run-dir", str(tmp_path))
+    done = train("--preprocess", "gcn_zca", *runs)
+    assert done.exit_code == 0, done.stderr
+    assert "digits (gcn_zca): 1,437 training" in done.stdout
+    refused = train("--resume", *runs)
+    assert refused.exit_code == 2
+    assert "T021" in refused.stderr and "preprocess was gcn_zca and is none" in " ".join(refused.stderr.split())
+    again = json.loads(train("--preprocess", "gcn_zca", "--resume", "--json", *runs).stdout)
+    assert again["preprocess"] == "gcn_zca"
+    plain = json.loads(train("--json").stdout)
+    assert plain["preprocess"] == "none"
+    assert plain["results"][0]["history"][0][0]["loss"] != again["results"][0]["history"][0][0]["loss"]
+
+
+def test_own_data_is_not_preprocessed() -> None:
+    done = train("--preprocess", "gcn", model="examples/tabular.py")
+    assert done.exit_code == 2
+    assert "error[D015]: --preprocess gcn is for the data sets of images that --data names" in done.stderr
