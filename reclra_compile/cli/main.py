@@ -13,6 +13,7 @@ from reclra_compile import __version__
 from reclra_compile.cli.compile_command import compile_
 from reclra_compile.cli.regions_command import regions
 from reclra_compile.cli.reproduce_command import reproduce
+from reclra_compile.cli.search_command import search
 from reclra_compile.cli.train_command import train
 from reclra_compile.cli.wiring_commands import check, schema, wirings
 from reclra_compile.errors import nearest
@@ -79,7 +80,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compile_, train, regions, check, wirings, schema, reproduce):
+for _command in (compile_, train, regions, check, wirings, schema, reproduce, search):
     main.add_command(_command)
 
 if __name__ == "__main__":

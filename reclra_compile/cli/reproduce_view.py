@@ -80,7 +80,7 @@ def carry_out(options: dict[str, Any]) -> str | None:
             bar.hear(case, event)
             if "epoch" not in event:
                 write(work, folder)
-    lines = work.lines()
+    lines = work.lines(chosen_only=True)
     files = write(work, folder)
     if quiet:
         return report_json(work, lines)

@@ -42,6 +42,11 @@ class Reproduction:
                 Fault("R004", "results of an earlier run are in this folder", Location(str(self.store.folder)),
                       "go on with --resume, or name another --run-dir")
             )
+        for case in cases(self.table, self.scale, self.others, self.seeds):
+            record = None if case.problem else self.store.read(case)
+            if record is not None:
+                self.wanted[case.row, case.data] = self.wanted.get((case.row, case.data), 0) + 1
+                self.records.setdefault((case.row, case.data), []).append(record)
         for case in cases(self.table, self.scale, self.rows, self.seeds):
             key = case.row, case.data
             self.wanted[key] = self.wanted.get(key, 0) + 1
@@ -79,9 +84,15 @@ class Reproduction:
                 self.problems.setdefault(key, []).append(said)
             yield case, event
 
-    def lines(self) -> list[Line]:
-        """The table's lines as far as they are known."""
-        return grouped(self.rows, self.records, self.problems, self.wanted)
+    @property
+    def others(self) -> list[Row]:
+        """The table's rows that were not chosen; what is finished of them stays in the table that is written."""
+        return [row for row in self.table.spec.rows if row not in self.rows]
+
+    def lines(self, chosen_only: bool = False) -> list[Line]:
+        """The table's lines as far as they are known: of the chosen rows, and of others that are finished."""
+        rows = [r for r in self.table.spec.rows if r in self.rows or (r.row, r.data) in self.records]
+        return grouped(self.rows if chosen_only else rows, self.records, self.problems, self.wanted)
 
 
 def default_folder(table: Table, scale: Scale) -> Path:
