@@ -229,6 +229,7 @@ def test_log_has_every_epoch_of_every_run() -> None:
         (w, s, e) for w in ("depth2", "backprop") for s in (0, 1) for e in (1, 2)
     ]
     keys = {"loss", "train_error", "valid_error", "test_error", "discrepancy", "lr", "seconds", "synapse_norm"}
+    keys |= {"test_top5_error"}
     assert lines[0].keys() == keys | {"wiring", "seed", "epoch"}
     assert lines[0]["valid_error"] is None
     assert lines[1]["seconds"] > lines[0]["seconds"]

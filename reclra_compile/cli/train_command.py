@@ -9,8 +9,9 @@ import click
 from reclra_compile.cli.errors import Interrupted, reports_errors
 from reclra_compile.cli.options import granularity_option, output_option, unreached_option
 
-DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
+DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder", "imagefolder")
 PREPROCESS = ("none", "standardize", "gcn", "gcn_zca")
+AUGMENT = ("none", "flip", "crop_flip", "resized_crop_flip")
 
 
 @click.command(short_help="Train MODEL with a wiring and print its test error.")
@@ -27,6 +28,10 @@ PREPROCESS = ("none", "standardize", "gcn", "gcn_zca")
 @click.option("--preprocess", type=click.Choice(PREPROCESS), default="none",
               help="of images, fitted on the training part: channels standardised, contrast normalised, and ZCA "
               "whitened  [default: none]")  # fmt: skip
+@click.option("--augment", type=click.Choice(AUGMENT),
+              help="random changes of training images  [default: none; imagefolder: resized_crop_flip]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N",
+              help="threads that decode the images of imagefolder  [default: CPUs, at most 16]")
 @granularity_option
 @output_option
 @unreached_option
@@ -45,9 +50,14 @@ PREPROCESS = ("none", "standardize", "gcn", "gcn_zca")
               help="how long the rate rises: below 1 a share of the run, from 1 on epochs  [default: *]")
 @click.option("--readout-rate", type=click.FloatRange(min=0, min_open=True), metavar="X",
               help="factor on the rate of local_readout synapses  [default: *]")
+@click.option("--inverse-rate", type=click.FloatRange(min=0, min_open=True), metavar="X",
+              help="factor on the rate of learned inverses (autoencoding)  [default: *]")
+@click.option("--mirror-rate", type=click.FloatRange(min=0, min_open=True), metavar="X",
+              help="factor on the rate of mirrors that learn from noise (weight_mirror)  [default: *]")
 @click.option("--beta2", type=click.FloatRange(min=0, max=1, max_open=True), metavar="X",
               help="decay of Adam's second moments  [default: *]")
 @click.option("--clip", type=click.FloatRange(min=0), metavar="X", help="largest gradient norm, 0: any  [default: *]")
+@click.option("--top5", is_flag=True, help="report the top-5 test error too  [default: with 100 classes or more]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="first seed  [default: 0]")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, metavar="K",
               help="train with K seeds and report mean ± standard deviation  [default: 1]")  # fmt: skip
@@ -89,7 +99,7 @@ def _train(options: dict[str, Any]) -> str | None:
 
     from reclra_compile.cli.train_setup import set_up
     from reclra_compile.cli.training_view import TrainingView, results_json
-    from reclra_compile.errors import TrainingError
+    from reclra_compile.errors import DataError, TrainingError
     from reclra_compile.train.job import Result
     from reclra_compile.view.draw import write_picture
 
@@ -104,7 +114,7 @@ def _train(options: dict[str, Any]) -> str | None:
         with view:
             for member in setup.members:
                 results.append(setup.job.run(member, view))
-    except TrainingError:
+    except (TrainingError, DataError):
         view.summary(results)
         raise
     if options["as_json"]:

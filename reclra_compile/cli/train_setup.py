@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import torch
 from reclra_compile.cli.errors import Faults
 from reclra_compile.compiler import compile, plan_for
 from reclra_compile.data.faults import problem
+from reclra_compile.data.imagefolder import ImageFolder, image_folder
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.preprocess import preprocessed
 from reclra_compile.data.sets import DataSet, load
 from reclra_compile.errors import Fault, Location, PlanError, TrainingError
+from reclra_compile.frontend.example import example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan
 from reclra_compile.spec.load import load_wiring
@@ -25,9 +29,16 @@ from reclra_compile.train.job import Job, Member
 from reclra_compile.train.loop import warmup_share, with_flags
 from reclra_compile.train.trial import measure_on
 
+Data = DataSet | OwnData | ImageFolder
+
+#: with fewer classes the top-5 error says little; with more it is reported unasked
+FEWEST_FOR_TOP5, USUAL_FOR_TOP5 = 10, 100
+#: threads that decode images where --workers does not say how many
+MOST_WORKERS = 16
+
 SETTINGS = (
-    "epochs", "batch_size", "lr", "readout_rate", "optimizer", "beta2", "weight_decay", "schedule", "warmup",
-    "lr_end", "power", "clip",
+    "epochs", "batch_size", "lr", "readout_rate", "inverse_rate", "mirror_rate", "optimizer", "beta2", "weight_decay",
+    "schedule", "warmup", "lr_end", "power", "clip",
 )  # fmt: skip
 
 
@@ -43,10 +54,11 @@ class Setup:
 def set_up(options: dict[str, Any]) -> Setup:
     """The job that the options describe; raises ReclraError with every fault that can be found beforehand."""
     faults = Faults()
-    data: DataSet | OwnData
+    data: Data
     if options["data"]:  # otherwise the model's file says first whether it has data of its own
         with faults.collected():
-            data = load(options["data"], options["data_dir"], validation=options["validation"])
+            read = image_folder if options["data"] == "imagefolder" else partial(load, options["data"])
+            data = read(options["data_dir"], validation=options["validation"])
     with faults.collected():
         check_device(options["device"])
     members: tuple[Member, ...] = ()
@@ -68,6 +80,7 @@ def set_up(options: dict[str, Any]) -> Setup:
     job = Job(
         options["model"], data, flags, options["resume"], options["device"],
         granularity=options["granularity"], output=options["output"], unreached=options["unreached"],
+        augment=options["augment"] or ("resized_crop_flip" if isinstance(data, ImageFolder) else "none"),
     )  # fmt: skip
     plans: dict[str, Plan] = {}
     for member in {m.label: m for m in members}.values():
@@ -78,6 +91,9 @@ def set_up(options: dict[str, Any]) -> Setup:
             job.fits(plan, loaded)
             job.reaches(plan)
             job = replace(job, measure=measure_on(loaded, data, loss_fn, job.output))
+            job = replace(job, top5=_wants_top5(options["top5"], job))
+    with faults.collected():
+        job.augmentation(example_of(loaded.model, loaded.inputs))
     with faults.collected():
         job.may_start(members)
     with faults.collected():
@@ -88,21 +104,36 @@ def set_up(options: dict[str, Any]) -> Setup:
         with faults.collected():
             warmup_share(with_flags(plan.training, **job.flags))
     with faults.collected():
-        _check_preprocessing(options["preprocess"], data)
+        data = _treated(data, job, options)
     faults.report()
     if isinstance(data, DataSet):
-        # last, as whitening takes its time
-        job = replace(job, data=preprocessed(data, options["preprocess"]))
-    return Setup(job, members, plans)
+        data = preprocessed(data, options["preprocess"])  # last, as whitening takes its time
+    return Setup(replace(job, data=data), members, plans)
 
 
-def _check_preprocessing(kind: str, data: DataSet | OwnData) -> None:
+def _treated(data: Data, job: Job, options: dict[str, Any]) -> Data:
+    """The data with what is done to images as they are decoded; raises DataError (D015) for what cannot be done."""
+    kind, workers = options["preprocess"], options["workers"]
+    if isinstance(data, ImageFolder):
+        return data.treated(kind, job.augment, workers or min(os.cpu_count() or 1, MOST_WORKERS))
+    if workers:
+        raise problem("D015", f"--workers {workers} is for --data imagefolder: all other images are in memory",
+                      "leave --workers out")  # fmt: skip
     if kind != "none" and isinstance(data, OwnData):
         raise problem("D015", f"--preprocess {kind} is for the data sets of images that --data names",
                       "preprocess the tensors where the model's file makes them, or name a data set with --data")
+    return data
 
 
-def _own_or_digits(loaded: Loaded, options: dict[str, Any]) -> DataSet | OwnData:
+def _wants_top5(asked: bool, job: Job) -> bool:
+    """Whether the top-5 error is measured: where it is asked for, or usual."""
+    if asked and (job.measure == "loss" or 0 < job.data.classes < FEWEST_FOR_TOP5):
+        found = "the targets are not classes" if job.measure == "loss" else f"there are {job.data.classes} classes"
+        raise problem("D016", f"--top5 needs {FEWEST_FOR_TOP5} classes or more; {found}", "leave --top5 out")
+    return asked or job.data.classes >= USUAL_FOR_TOP5
+
+
+def _own_or_digits(loaded: Loaded, options: dict[str, Any]) -> Data:
     """The data that the model's file brings, made once and kept for all runs; the digits where it brings none."""
     own = brought_data(loaded, options["validation"])
     return own or load("digits", options["data_dir"], validation=options["validation"])

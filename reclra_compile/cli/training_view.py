@@ -16,6 +16,7 @@ from rich.text import Text
 from reclra_compile.cli.report import console, human, note
 from reclra_compile.cli.tables import NAME, NUMBER, Cell, table
 from reclra_compile.cli.train_setup import Setup
+from reclra_compile.data.imagefolder import ImageFolder
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet
 from reclra_compile.files import write_text
@@ -116,7 +117,8 @@ class TrainingView:
         seeds = sorted({r.member.seed for r in results})
         shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
         settings = results[0].settings
-        done = "" if data.preprocess == "none" else f" ({data.preprocess})"
+        treated = [kind for kind in (data.preprocess, self.setup.job.augment) if kind != "none"]
+        done = f" ({', '.join(treated)})" if treated else ""
         return (f"{data.name}{done}: {data.count('train'):,} training and {data.count('test'):,} test {_things(data)}, "
                 f"{settings.epochs} epochs of batch {settings.batch_size}, {shown}")  # fmt: skip
 
@@ -143,7 +145,7 @@ def _settings(s: Training) -> str:
     return f"{s.optimizer}, lr {s.lr:g}{schedule}{warmup}{readouts}{decay}{clip}, batch {s.batch_size}"
 
 
-def _things(data: DataSet | OwnData) -> str:
+def _things(data: DataSet | OwnData | ImageFolder) -> str:
     return "samples" if isinstance(data, OwnData) else "images"
 
 
@@ -175,13 +177,15 @@ def _time(seconds: float) -> str:
 
 
 def _results(groups: dict[str, list[Result]], room: int, measure: str) -> Table:
-    numbers = (f"test {measure}", f"train {measure}", "FLOPs ratio", "synapses", "time")
+    top5 = all(r.history[-1].test_top5_error is not None for runs in groups.values() for r in runs)
+    numbers = (f"test {measure}", *(("top-5",) if top5 else ()), f"train {measure}", "FLOPs ratio", "synapses", "time")
     columns = [("wiring", NAME), *((title, NUMBER) for title in numbers)]
     rows: list[list[Cell]] = []
     for label, runs in groups.items():
         last, plan = [r.history[-1] for r in runs], runs[0].plan
         rows.append([
             label, Text(_mean([r.test_error for r in runs], measure), "bold"),
+            *([_mean([e.test_top5_error or 0.0 for e in last], measure)] if top5 else []),
             _mean([e.train_error for e in last], measure),
             f"{plan.cost.ratio:.3f}", human(sum(p.synapses for p in plan.pathways)),
             _time(mean_and_deviation(e.seconds for e in last)[0]),
@@ -231,14 +235,26 @@ def results_json(setup: Setup, results: list[Result]) -> str:
                 "wiring": label,
                 "seeds": [r.member.seed for r in runs],
                 "test_error": {"mean": mean, "std": deviation, "each": errors},
+                "test_top5_error": _top5(runs),
                 "flops_ratio": runs[0].plan.cost.ratio,
                 "settings": asdict(runs[0].settings),
                 "history": [[_plain(e) for e in r.history] for r in runs],
             }
         )
-    report = {"version": 1, "data": setup.job.data.name, "preprocess": setup.job.data.preprocess,
-              "measure": setup.job.measure, "results": rows}  # fmt: skip
+    job = setup.job
+    report = {"version": 1, "data": job.data.name, "preprocess": job.data.preprocess, "augment": job.augment,
+              "measure": job.measure, "results": rows}  # fmt: skip
     return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def _top5(runs: list[Result]) -> dict[str, Any] | None:
+    """As `test_error`, or None where it was not measured."""
+    found = [r.history[-1].test_top5_error for r in runs if r.history]
+    errors = [e for e in found if e is not None]
+    if not errors:
+        return None
+    mean, deviation = mean_and_deviation(errors)
+    return {"mean": mean, "std": deviation, "each": errors}
 
 
 def _plain(epoch: Epoch) -> dict[str, float | int | None]:

@@ -23,7 +23,8 @@ CODES: dict[str, str] = {
     "D012": "the batch size is not possible",
     "D013": "the model file's own data is not of the form that is needed",
     "D014": "the model file's loss cannot be used, or does not fit output and targets",
-    "D015": "the data cannot be preprocessed or augmented in this way",
+    "D015": "the data cannot be preprocessed, augmented or read in this way",
+    "D016": "a top-5 error is asked for where there are no classes, or few",
 }
 
 

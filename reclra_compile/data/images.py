@@ -15,14 +15,16 @@ from reclra_compile.data.readers import Array, Parts, not_found
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm")
 
-_FORMATS = ("PNG", "JPEG", "PPM")
+FORMATS = ("PNG", "JPEG", "PPM")
 _GREY = ("1", "L", "LA", "La")
 #: more than 8 bits a channel, which a conversion would clip without a word
 _DEEP = ("I", "F")
 
 
-class _Sample(NamedTuple):
-    file: Path
+class Sample(NamedTuple):
+    """An image file and its class."""
+
+    file: str
     label: int
 
 
@@ -51,15 +53,15 @@ def read_folder(folder: Path) -> Parts:
             "folder", folder, [str(train), f"{folder / 'test'} or {folder / 'val'}"],
             "the images as {train,test}/CLASS/*.{png,jpg,jpeg,pgm,ppm}",
         )  # fmt: skip
-    names = [path.name for path in _class_folders(train)]
-    samples = {part: _samples(part, names) for part in (train, test)}
+    names = [path.name for path in class_folders(train)]
+    found = {part: samples(part, names) for part in (train, test)}
     image = pillow("a folder of images")
-    headers = {s.file: _header(image, s.file) for part in samples.values() for s in part}
+    headers = {s.file: _header(image, s.file) for part in found.values() for s in part}
     _check_one_size(headers)
     mode = "L" if all(h.grey for h in headers.values()) else "RGB"
     size = next(iter(headers.values())).size
-    x = {part: _pixels(image, [s.file for s in samples[part]], size, mode) for part in samples}
-    y = {part: np.array([s.label for s in samples[part]], np.int64) for part in samples}
+    x = {part: _pixels(image, [s.file for s in found[part]], size, mode) for part in found}
+    y = {part: np.array([s.label for s in found[part]], np.int64) for part in found}
     return Parts(x[train], y[train], x[test], y[test], len(names))
 
 
@@ -68,10 +70,15 @@ def _listing(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise problem("D004", f"cannot list: {why(error)}", "make the folder readable", folder) from error
+        raise _unlisted(folder, error) from error
 
 
-def _class_folders(part: Path) -> list[Path]:
+def _unlisted(folder: Path, error: OSError) -> Exception:
+    return problem("D004", f"cannot list: {why(error)}", "make the folder readable", folder)
+
+
+def class_folders(part: Path) -> list[Path]:
+    """The folders of a part in their sorted order, one for each class; raises DataError (D004, D008)."""
     found = [path for path in _listing(part) if os.path.isdir(path)]
     if not found:
         raise problem(
@@ -81,47 +88,67 @@ def _class_folders(part: Path) -> list[Path]:
     return found
 
 
-def _samples(part: Path, names: Sequence[str]) -> list[_Sample]:
-    samples: list[_Sample] = []
-    for folder in _class_folders(part):
-        if folder.name not in names:
+def samples(part: Path, names: Sequence[str]) -> list[Sample]:
+    """All images of a part, by class and name; raises DataError (D004, D008)."""
+    labels = {name: k for k, name in enumerate(names)}
+    found: list[Sample] = []
+    for folder in class_folders(part):
+        if folder.name not in labels:
             raise problem(
                 "D008", f"the class '{folder.name}' has no folder in train, which has {', '.join(names)}",
                 "give it training images, or remove the folder", folder,
             )  # fmt: skip
-        files = [f for f in _listing(folder) if f.suffix.lower() in SUFFIXES and os.path.isfile(f)]
+        files = _image_files(folder)
         if not files:
             raise problem(
                 "D008", f"no images; expected files that end in {', '.join(SUFFIXES)}",
                 "put images of the class here, or remove the folder", folder,
             )  # fmt: skip
-        samples += [_Sample(file, names.index(folder.name)) for file in files]
-    return samples
+        found += [Sample(file, labels[folder.name]) for file in files]
+    return found
 
 
-def _header(image: Any, file: Path) -> _Header:
+def _image_files(folder: Path) -> list[str]:
+    """Sorted; read with scandir, which tells files from folders without a look at each of a million."""
     try:
-        with image.open(file, formats=_FORMATS) as opened:
+        with os.scandir(folder) as entries:
+            return sorted(
+                e.path for e in entries
+                if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".") and e.is_file()
+            )  # fmt: skip
+    except OSError as error:
+        raise _unlisted(folder, error) from error
+
+
+def _header(image: Any, file: str) -> _Header:
+    try:
+        with image.open(file, formats=FORMATS) as opened:
             size, mode = opened.size, opened.mode
     # Pillow's decoders raise OSError, SyntaxError, ValueError and more on damaged files
     except Exception as error:
-        raise _corrupt(file, error) from error
+        raise corrupt(file, error) from error
+    check_depth(mode, file)
+    return _Header(size, mode in _GREY)
+
+
+def check_depth(mode: str, file: str) -> None:
+    """Raise DataError (D008) for an image whose pixels a conversion would clip."""
     if mode.startswith(_DEEP):
         raise problem(
             "D008", f"the pixels have more than 8 bits (mode {mode}); expected 8 bits a channel",
             "convert the image to 8 bits a channel", file,
         )  # fmt: skip
-    return _Header(size, mode in _GREY)
 
 
-def _corrupt(file: Path, error: Exception) -> Exception:
+def corrupt(file: str, error: Exception) -> Exception:
+    """The error for a file that Pillow cannot make an image of."""
     return problem(
         "D008", f"cannot decode the image: {why(error)}",
         "replace or remove the file; PNG, JPEG, PGM and PPM are understood", file,
     )  # fmt: skip
 
 
-def _check_one_size(headers: dict[Path, _Header]) -> None:
+def _check_one_size(headers: dict[str, _Header]) -> None:
     sizes = [header.size for header in headers.values()]
     # the size most images have is the expected one, so that a single odd file is the one named
     usual = max(sorted(set(sizes)), key=sizes.count)
@@ -135,7 +162,7 @@ def _check_one_size(headers: dict[Path, _Header]) -> None:
         )  # fmt: skip
 
 
-def _pixels(image: Any, files: Sequence[Path], size: tuple[int, int], mode: str) -> Array:
+def _pixels(image: Any, files: Sequence[str], size: tuple[int, int], mode: str) -> Array:
     width, height = size
     shape = (len(files), height, width) + ((3,) if mode == "RGB" else ())
     try:
@@ -145,9 +172,9 @@ def _pixels(image: Any, files: Sequence[Path], size: tuple[int, int], mode: str)
         raise problem("D008", need, "make the images smaller or use fewer") from error
     for row, file in enumerate(files):
         try:
-            with image.open(file, formats=_FORMATS) as opened:
+            with image.open(file, formats=FORMATS) as opened:
                 pixels[row] = np.asarray(opened.convert(mode))
         # as in _header
         except Exception as error:
-            raise _corrupt(file, error) from error
+            raise corrupt(file, error) from error
     return pixels

@@ -52,6 +52,7 @@ _LAYOUTS: dict[str, str] = {
     ),
     "cifar10": "cifar10.npz, cifar10/cifar10.npz, or cifar-10-batches-bin/*.bin",
     "folder": "{train,test|val}/CLASS/*.{png,jpg,jpeg,pgm,ppm}",
+    "imagefolder": "{train,val|test}/CLASS/*.{jpg,jpeg,png,pgm,ppm}",
 }
 
 #: sample shapes as published, to suggest a set that fits a model
@@ -93,6 +94,12 @@ class DataSet:
         """Inputs and labels of a part, for a model that takes one image of the shape in `example`."""
         x, y = self.as_tensors(part, tuple(example.tensors[0].shape[1:]))
         return (x,), y
+
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of an image; None where samples are rows of features."""
+        shape = self.x_train.shape[1:]
+        return (1, shape[0], shape[1]) if len(shape) == 2 else (shape[2], *shape[:2]) if len(shape) == 3 else None
 
     def as_tensors(self, part: Part, sample_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """One part as float32 images of the shape the model takes, and int64 labels.
@@ -136,8 +143,8 @@ def load(
 ) -> DataSet:
     """Read a data set and hold `validation` of its training images out, chosen by `seed`."""
     describe(name)
-    parts = _digits() if name == "digits" else _read(name, _data_folder(name, data_dir))
-    held, kept = _split(len(parts.x_train), validation, seed)
+    parts = _digits() if name == "digits" else _read(name, data_folder(name, data_dir))
+    held, kept = held_out(len(parts.x_train), validation, seed)
     return DataSet(
         name=name,
         x_train=parts.x_train[kept],
@@ -177,7 +184,8 @@ def _read(name: str, folder: Path) -> Parts:
     return read_folder(folder) if name == "folder" else read_mnist_like(folder, name)
 
 
-def _data_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+def data_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder that is given or that the environment names; raises DataError (D002)."""
     given = os.fspath(data_dir) if data_dir is not None else os.environ.get(ENVIRONMENT, "")
     fix = f"pass the folder (--data-dir FOLDER, data_dir=) or set {ENVIRONMENT}; it may hold {_LAYOUTS[name]}"
     if not given:
@@ -203,7 +211,7 @@ def _digits() -> Parts:
     return Parts(images[train], labels[train], images[test], labels[test], classes=10)
 
 
-def _split(count: int, validation: int, seed: int) -> tuple[Array, Array | slice]:
+def held_out(count: int, validation: int, seed: int) -> tuple[Array, Array | slice]:
     """The indices held out, and what stays; both in the order of the files."""
     if not 0 <= validation < count:
         raise problem(

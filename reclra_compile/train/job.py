@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from reclra_compile.compiler import Unreached, WiringSource, compile
+from reclra_compile.data.augment import Augmentation, augmentation
+from reclra_compile.data.faults import problem
+from reclra_compile.data.imagefolder import ImageFolder
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet, Part
-from reclra_compile.errors import DataError, Fault, Location, TrainingError
+from reclra_compile.errors import DataError, Fault, Location, ReclraError, TrainingError
 from reclra_compile.files import make_folder, write_text
 from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
@@ -73,7 +76,7 @@ class Job:
     """The model, the data and the flags that all runs share."""
 
     model: str
-    data: DataSet | OwnData
+    data: DataSet | OwnData | ImageFolder
     flags: dict[str, float | int | str | None]
     resume: bool = False
     device: str = "cpu"
@@ -82,6 +85,8 @@ class Job:
     output: str | None = None
     unreached: Unreached = "refuse"
     blind: bool = False  #: the test part is not looked at
+    augment: str = "none"
+    top5: bool = False
 
     def run(self, member: Member, watcher: Watcher) -> Result:
         """Train one member from fresh weights drawn with its seed; saves after every epoch."""
@@ -104,12 +109,15 @@ class Job:
         test = None if self.blind else self._split(example, "test")
 
         def forward(inputs: tuple[Tensor, ...]) -> Tensor:
+            if program.settles:  # states have to settle; the model's own forward pass gives something else
+                return program.predict(*inputs)
             args, named = example.placed(inputs)
             return program.output_of(program.model(*args, **named))
 
         run = Run(
-            program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure, forward=forward
-        )
+            program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure, forward=forward,
+            augment=self.augmentation(example), top5=self.top5,
+        )  # fmt: skip
         history = self._start(member, run)
         watcher.start(member, run, history)
         run.on_step = lambda epoch, k: watcher.step(member, run)
@@ -118,8 +126,8 @@ class Job:
                 history.append(epoch)
                 self._keep(member, run, history)
                 watcher.epoch(member, run, epoch)
-        except TrainingError as error:
-            raise self._named(error, member, history) from error
+        except (TrainingError, DataError) as error:
+            raise type(error)(self._named(error, member, history)) from error
         return Result(member, program.plan, settings, tuple(history))
 
     def fits(self, plan: Plan, loaded: Loaded) -> None:
@@ -141,6 +149,21 @@ class Job:
                 Fault("D021", f"the model's output is {shape} per sample; {self.data.name} has "
                       f"{self.data.classes} classes", fix=f"end the model in {self.data.classes} logits")
             )
+
+    def augmentation(self, example: Example) -> Augmentation | None:
+        """What becomes of the images of a batch in training; raises DataError (D015) where the data has none."""
+        folder = isinstance(self.data, ImageFolder)
+        if self.augment == "none" or (folder and self.augment == "resized_crop_flip"):  # as it is decoded
+            return None
+        if self.augment == "resized_crop_flip":
+            raise problem("D015", f"--augment {self.augment} is for --data imagefolder, whose images it cuts to size",
+                          "use --augment crop_flip")  # fmt: skip
+        shapes = [tuple(x.shape[1:]) for x in example.tensors]
+        shape = self.data.image if isinstance(self.data, DataSet) else shapes[0]
+        if len(shapes) > 1 or shape is None or len(shape) != 3 or not example.tensors[0].is_floating_point():
+            raise problem("D015", f"--augment {self.augment} needs one input of images, (channels, height, width)",
+                          "leave --augment out, or augment in your own loop with rc.compile(…)")  # fmt: skip
+        return augmentation(self.augment, (shape[0], shape[1], shape[2]))
 
     def reaches(self, plan: Plan) -> None:
         """Raise TrainingError (T025) where the output does not depend on some parameters, unless told what to do."""
@@ -170,9 +193,9 @@ class Job:
         facts: checkpoint.Facts = {
             "data": self.data.name, "training images": self.data.count("train"),
             "validation images": self.data.count("valid"), "seed": member.seed,
-            "preprocess": self.data.preprocess,
+            "preprocess": self.data.preprocess, "augment": self.augment,
         }  # fmt: skip
-        return {**facts, "the data's checksum": _digest(self.data)} if isinstance(self.data, OwnData) else facts
+        return facts if isinstance(self.data, DataSet) else {**facts, "the data's checksum": _digest(self.data)}
 
     def _start(self, member: Member, run: Run) -> list[Epoch]:
         if member.folder is None:
@@ -188,17 +211,17 @@ class Job:
             write_text(member.folder / "log.jsonl", "".join(json.dumps(e.as_json()) + "\n" for e in history))
             checkpoint.save(checkpoint_of(member.folder), run, history, self._facts(member))
 
-    def _named(self, error: TrainingError, member: Member, history: list[Epoch]) -> TrainingError:
-        """The error with the run it belongs to, and with what is kept of it."""
+    def _named(self, error: ReclraError, member: Member, history: list[Epoch]) -> list[Fault]:
+        """The error's faults with the run they belong to, and with what is kept of it."""
         kept = ""
         if member.folder is not None and history:
             kept = f"; the weights after epoch {history[-1].epoch} are kept in {checkpoint_of(member.folder)}"
         run = f"{member.label}, seed {member.seed}"
-        return TrainingError(replace(f, message=f"{run}: {f.message}", fix=f"{f.fix}{kept}") for f in error.faults)
+        return [replace(f, message=f"{run}: {f.message}", fix=f"{f.fix}{kept}") for f in error.faults]
 
 
 @functools.lru_cache(maxsize=1)
-def _digest(data: OwnData) -> str:
+def _digest(data: OwnData | ImageFolder) -> str:
     return data.digest()  # asked for after every epoch, and the same each time
 
 

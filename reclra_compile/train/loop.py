@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reclra_compile.data.augment import Augmentation
 from reclra_compile.data.sets import batches
 from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.ir import Training
 from reclra_compile.runtime.program import Program
-from reclra_compile.train.measure import Forward, Measure, Split, error_percent, mean_loss
+from reclra_compile.train.feed import Input, feed
+from reclra_compile.train.measure import Forward, Measure, Split, errors_percent, mean_loss
 
 OnStep = Callable[[int, int], None]
 #: a part of the data whose one input may stand alone
-AnySplit = tuple[Tensor | tuple[Tensor, ...], Tensor]
+AnySplit = tuple[Input | tuple[Input, ...], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Epoch:
     lr: float
     seconds: float
     synapse_norm: float
+    test_top5_error: float | None = None
 
     def as_json(self) -> dict[str, float | int | None]:
         """The record as it is written to a log."""
@@ -46,14 +49,16 @@ class Epoch:
 
 
 def optimizer_for(program: Program, settings: Training) -> torch.optim.Optimizer:
-    """The named optimizer over model and synapses: one rate and decay for both (E8), but for read-outs,
-    whose rate is `readout_rate` times it. Each group keeps its factor under "scale".
+    """The named optimizer over model and synapses: one rate and decay for both (E8), but for synapses whose rate
+    is a setting's multiple of it, read-outs among them. Each group keeps its factor under "scale".
     """
-    readouts = list(program.readout_parameters())
-    taken = {id(p) for p in readouts}
+    rated = program.rated_parameters()
+    taken = {id(p) for parameters in rated.values() for p in parameters}
     groups: list[dict[str, Any]] = [{"params": [p for p in program.parameters() if id(p) not in taken], "scale": 1.0}]
-    if readouts:
-        groups.append({"params": readouts, "scale": settings.readout_rate})
+    for setting, parameters in rated.items():
+        groups.append({"params": parameters, "scale": getattr(settings, setting)})
+        if setting == "mirror_rate":  # mirror mode has a decay of its own (E12), which fits its noise
+            groups[-1]["weight_decay"] = 0.0
     lr, decay = settings.lr, settings.weight_decay
     # fused: one pass over the parameters instead of a dozen; 7 times faster than foreach on a CPU
     if settings.optimizer == "sgd":
@@ -93,7 +98,7 @@ def rate(settings: Training, progress: float) -> float:
 
 def _several(split: AnySplit) -> Split:
     x, y = split
-    return (x,) if isinstance(x, Tensor) else x, y
+    return x if isinstance(x, tuple) else (x,), y
 
 
 class Run:
@@ -111,16 +116,19 @@ class Run:
         on_step: OnStep | None = None,
         measure: Measure = "error",
         forward: Forward | None = None,
+        augment: Augmentation | None = None,
+        top5: bool = False,
     ) -> None:
-        """`measure`: "error", in percent, or "loss" where the targets are not classes.
+        """`measure`: "error", in percent, or "loss" where the targets are not classes; `top5`: the error among 5 too.
 
-        `forward` gives the model's output from its inputs, where they are not positional.
+        `forward` gives the model's output from its inputs, where they are not positional; `augment` changes the
+        inputs of each batch that is trained on, with random numbers of the generator it gets.
         """
         warmup_share(settings)
         self.program, self.settings, self.on_step = program, settings, on_step
-        self.train, self.measure = _several(train), measure
+        self.train, self.measure, self.augment, self.top5 = _several(train), measure, augment, top5
         self.valid, self.test = (_several(part) if part else None for part in (valid, test))
-        self._forward = forward or (lambda inputs: program.output_of(program.model(*inputs)))
+        self._forward = forward or (lambda inputs: program.predict(*inputs))
         self.optimizer = optimizer_for(program, settings)
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
@@ -138,32 +146,49 @@ class Run:
         inputs, y = self.train
         losses = 0.0
         order = batches(len(y), self.settings.batch_size, generator=self.generator, drop_last=False)
-        for k, index in enumerate(order):
-            losses += self._step(tuple(x[index] for x in inputs), y[index], self.epoch * self.steps + k)
+        for k, (index, batch) in enumerate(feed(inputs, order, self.generator)):
+            if self.augment is not None:
+                batch = self.augment(batch, self.generator)
+            losses += self._step(batch, y[index], self.epoch * self.steps + k)
             if self.on_step is not None:
                 self.on_step(self.epoch, k)
         if not self._finite():  # the last step's update shows in no loss of this epoch
-            last = tuple(x[index] for x in inputs)
-            raise TrainingError(self._diverged(last, (self.epoch + 1) * self.steps - 1, "a weight"))
+            raise TrainingError(self._diverged(batch, (self.epoch + 1) * self.steps - 1, "a weight"))
         self.epoch += 1
         self.seconds += time.perf_counter() - started
         sample = tuple(x[:10_000] for x in inputs), y[:10_000]
+        tested = self._tested()
         return Epoch(
             epoch=self.epoch,
             loss=losses / self.steps,
             train_error=self.measured(sample),
             valid_error=self.measured(self.valid) if self.valid and len(self.valid[1]) else None,
-            test_error=self.measured(self.test) if self.test else None,
+            test_error=tested[0],
             discrepancy=self.program.discrepancy.total,
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.seconds,
             synapse_norm=sum(float(p.detach().square().sum()) for p in self.program.synapses.parameters()) ** 0.5,
+            test_top5_error=tested[1],
         )
 
     def measured(self, split: Split) -> float:
         """The error in percent, or the loss, of the weights as they are now on a part of the data."""
-        measured = error_percent if self.measure == "error" else mean_loss
-        return measured(self.program.model, self._forward, split, self.program.loss_fn)
+        if self.measure == "error":
+            return self.errors(split, (1,))[0]
+        return mean_loss(self.program.model, self._forward, split, self.program.loss_fn)
+
+    def errors(self, split: Split, tops: tuple[int, ...]) -> tuple[float, ...]:
+        """The error in percent where a label among the k best classes counts as right, for each k."""
+        return errors_percent(self.program.model, self._forward, split, self.program.loss_fn, tops)
+
+    def _tested(self) -> tuple[float | None, float | None]:
+        """Error (or loss) and top-5 error of the test part."""
+        if self.test is None:
+            return None, None
+        if self.top5 and self.measure == "error":
+            first, five = self.errors(self.test, (1, 5))
+            return first, five
+        return self.measured(self.test), None
 
     def _step(self, inputs: tuple[Tensor, ...], y: Tensor, step: int) -> float:
         factor = rate(self.settings, step / (self.steps * self.settings.epochs))

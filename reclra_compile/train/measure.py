@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reclra_compile.runtime.loss import LossFunction, reduction_of
+from reclra_compile.train.feed import Input, chunks
 
 Measure = Literal["error", "loss"]
-Split = tuple[tuple[Tensor, ...], Tensor]
+Split = tuple[tuple[Input, ...], Tensor]
 #: the output that the loss sees, from the model's inputs in the order of its arguments
 Forward = Callable[[tuple[Tensor, ...]], Tensor]
 
@@ -37,14 +38,27 @@ def error_percent(model: nn.Module, forward: Forward, split: Split, loss_fn: Los
 
     Negative labels stand for nothing to classify (padding) and do not count.
     """
-    wrong, count = 0, 0
+    return errors_percent(model, forward, split, loss_fn, (1,))[0]
+
+
+def errors_percent(
+    model: nn.Module, forward: Forward, split: Split, loss_fn: LossFunction, tops: tuple[int, ...]
+) -> tuple[float, ...]:
+    """As `error_percent`, for each k of `tops`: the label is not among the k classes with the largest outputs."""
+    wrong, count = [0] * len(tops), 0
     for output, y in _evaluated(model, forward, split):
         axis = classes_axis(output, y, loss_fn)
         assert axis is not None  # the trial before training has found one
         there = y >= 0
-        wrong += int(((output.argmax(axis) != y) & there).sum())
+        for place, k in enumerate(tops):
+            if k == 1:
+                hit = output.argmax(axis) == y
+            else:
+                best = output.topk(min(k, output.shape[axis]), axis).indices
+                hit = (best == y.unsqueeze(axis)).any(axis)
+            wrong[place] += int((~hit & there).sum())
         count += int(there.sum())
-    return 100.0 * wrong / max(count, 1)
+    return tuple(100.0 * w / max(count, 1) for w in wrong)
 
 
 def mean_loss(model: nn.Module, forward: Forward, split: Split, loss_fn: LossFunction) -> float:
@@ -64,8 +78,8 @@ def _evaluated(model: nn.Module, forward: Forward, split: Split) -> Iterator[tup
     model.eval()
     try:
         with torch.no_grad():
-            for k in range(0, len(y), BATCH):
-                yield forward(tuple(x[k : k + BATCH] for x in inputs)), y[k : k + BATCH]
+            for rows, batch in chunks(inputs, len(y), BATCH):
+                yield forward(batch), y[rows]
     finally:
         for module, training in mode.items():
             module.training = training

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reclra_compile.data.faults import problem
+from reclra_compile.data.imagefolder import ImageFolder
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet, Part
 from reclra_compile.errors import DataError, Fault, Location, ModelError
@@ -18,13 +19,15 @@ from reclra_compile.frontend.probe import model_fails
 from reclra_compile.frontend.share import random_fork, shared_copy
 from reclra_compile.frontend.user_code import line_of, place, summary
 from reclra_compile.runtime.loss import LossFunction
-from reclra_compile.train.measure import Measure, Split, classes_axis
+from reclra_compile.train.measure import Measure, classes_axis
 
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
 _FIX = "make the targets in `data` what loss_fn(output, target) takes"
 
 
-def measure_on(loaded: Loaded, data: DataSet | OwnData, loss_fn: LossFunction, output: str | int | None) -> Measure:
+def measure_on(
+    loaded: Loaded, data: DataSet | OwnData | ImageFolder, loss_fn: LossFunction, output: str | int | None
+) -> Measure:
     """What to report of a run on this data: "error" where every target is classes, or else "loss".
 
     Raises DataError (D007, D010, D014) and ModelError (M010) where data, model and loss do not fit together.
@@ -33,8 +36,9 @@ def measure_on(loaded: Loaded, data: DataSet | OwnData, loss_fn: LossFunction, o
     few = data.few()
     found: list[int | None] = []
     for part in (p for p in PARTS if data.count(p)):
-        inputs, y = few.split(part, example)
-        result = _output(loaded, example, (inputs, y), output)
+        split, y = few.split(part, example)
+        inputs = tuple(x for x in split if isinstance(x, Tensor))  # a few samples are never left in their files
+        result = _output(loaded, example, inputs, output)
         axis = classes_axis(result, y, loss_fn)
         if axis is not None and isinstance(data, OwnData):  # the labels of a data set are checked where it is read
             _check_labels(data.parts[part][1], result.shape[axis], part, loaded.where.file)
@@ -43,15 +47,17 @@ def measure_on(loaded: Loaded, data: DataSet | OwnData, loss_fn: LossFunction, o
     return "loss" if None in found else "error"
 
 
-def _output(loaded: Loaded, example: Example, split: Split, output: str | int | None) -> Tensor:
+def _output(
+    loaded: Loaded, example: Example, inputs: tuple[Tensor, ...], output: str | int | None
+) -> Tensor:
     twin = shared_copy(loaded.model).eval()
-    args, named = example.placed(split[0])
+    args, named = example.placed(inputs)
     try:
         with torch.no_grad(), random_fork(loaded.model):
             result = twin(*args, **named)
     except Exception as error:
         where = loaded.where if loaded.module is None else place(loaded.module, "data")
-        raise ModelError(model_fails(error, split[0], "its data", where)) from error
+        raise ModelError(model_fails(error, inputs, "its data", where)) from error
     chosen: Tensor = pick(result, choose(result, output, loaded.model))
     return chosen
 
