@@ -17,7 +17,7 @@ from reclra_compile import __version__
 from reclra_compile.cli import report, train_command
 from reclra_compile.cli.main import main
 from reclra_compile.cli.tables import fold
-from reclra_compile.data import sets
+from reclra_compile.data import augment, imagefolder, preprocess, sets
 from reclra_compile.ir import Plan
 from reclra_compile.spec.load import json_schema, shipped
 
@@ -161,7 +161,9 @@ def test_bad_usage(arguments: list[str], message: str) -> None:
 
 
 def test_choices_of_data_are_those_that_can_be_read() -> None:
-    assert train_command.DATA == sets.NAMES
+    assert (*sets.NAMES, imagefolder.ImageFolder.name) == train_command.DATA
+    assert train_command.PREPROCESS == preprocess.KINDS
+    assert train_command.AUGMENT == augment.KINDS
 
 
 # compile

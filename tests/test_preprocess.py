@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from reclra_compile.cli.main import main
+from reclra_compile.cli.training_view import TrainingView
+from reclra_compile.data.augment import augmentation, cropped, flipped
 from reclra_compile.data.preprocess import (
     KINDS,
     ZCA_EPSILON,
@@ -23,6 +26,7 @@ from reclra_compile.data.preprocess import (
 )
 from reclra_compile.data.sets import DataSet, load
 from reclra_compile.errors import DataError
+from reclra_compile.train.measure import errors_percent
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -133,6 +137,44 @@ def test_unknown_preprocessing_is_refused() -> None:
         preprocessed(colours(), "gnc")
 
 
+# augmentation
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_flips_mirror_about_half_of_the_images() -> None:
+    x = images(400, 2, 3, 5)
+    done = flipped(x, generator())
+    same = (done == x).flatten(1).all(1)
+    mirrored = (done == x.flip(3)).flatten(1).all(1)
+    assert bool((same ^ mirrored).all())
+    assert 150 < int(mirrored.sum()) < 250
+    assert torch.equal(done, flipped(x, generator())) and not torch.equal(done, flipped(x, generator(1)))
+
+
+def test_crops_are_shifts_with_zeros_from_outside() -> None:
+    x = images(300, 2, 6, 5) + 1
+    done = cropped(x, generator(), padding=2)
+    shift = torch.randint(5, (2, 300), generator=generator())
+    padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
+    for k, (top, left) in enumerate(shift.T.tolist()):
+        assert torch.equal(done[k], padded[k, :, top : top + 6, left : left + 5])
+    assert set(shift.flatten().tolist()) == {0, 1, 2, 3, 4}
+    assert (done == 0).any()
+
+
+@pytest.mark.parametrize("kind", ["flip", "crop_flip"])
+def test_flat_images_are_augmented_as_others_are(kind: str) -> None:
+    augment = augmentation(kind, (3, 4, 5))
+    assert augment is not None
+    x = images(20, 3, 4, 5)
+    (image,), (flat,) = augment((x,), generator()), augment((x.flatten(1),), generator())
+    assert torch.equal(image.flatten(1), flat) and not torch.equal(image, x)
+    assert augmentation("none", (3, 4, 5)) is None
+
+
 # from the command line
 
 
@@ -157,6 +199,56 @@ def test_preprocessing_is_part_of_a_run(tmp_path: Path) -> None:
     plain = json.loads(train("--json").stdout)
     assert plain["preprocess"] == "none"
     assert plain["results"][0]["history"][0][0]["loss"] != again["results"][0]["history"][0][0]["loss"]
+
+
+def epochs(*flags: str, count: int = 3, **more: str) -> list[dict[str, object]]:
+    done = train(*flags, "--json", epochs=count, **more)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["augment"] == ("crop_flip" if "crop_flip" in flags else "none")
+    rows = json.loads(done.stdout)["results"][0]["history"][0]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_augmented_run_is_resumed_with_the_same_random_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = epochs("--augment", "crop_flip")
+    assert whole == epochs("--augment", "crop_flip")
+    assert whole[0]["loss"] != epochs(count=3)[0]["loss"]
+    flags = ("--augment", "crop_flip", "--run-dir", str(tmp_path))
+    real = TrainingView.epoch
+
+    def stop(self: TrainingView, *rest: Any) -> None:
+        real(self, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingView, "epoch", stop)
+    assert train(*flags, epochs=3).exit_code == 130
+    monkeypatch.setattr(TrainingView, "epoch", real)
+    assert epochs(*flags, "--resume") == whole
+    assert "augment was crop_flip and is none" in " ".join(train("--resume", *flags[2:], epochs=3).stderr.split())
+
+
+def test_augmentation_that_the_data_does_not_allow_is_refused() -> None:
+    done = train("--augment", "flip", model="examples/tabular.py")
+    assert "error[D015]: --augment flip needs one input of images" in done.stderr
+    assert "--augment resized_crop_flip is for --data imagefolder" in train("--augment", "resized_crop_flip").stderr
+
+
+def test_top5_error_of_ten_classes_is_reported_when_asked() -> None:
+    done = train("--top5", "--seeds", "2")
+    assert "top-5" in done.stdout
+    row = json.loads(train("--top5", "--seeds", "2", "--json").stdout)["results"][0]
+    assert row["test_top5_error"]["each"] == [h[-1]["test_top5_error"] for h in row["history"]]
+    assert 0 <= row["test_top5_error"]["mean"] < row["test_error"]["mean"]
+    assert json.loads(train("--json").stdout)["results"][0]["test_top5_error"] is None
+
+
+def test_errors_by_rank_count_labels_among_the_best() -> None:
+    outputs = torch.tensor([[5.0, 4, 3, 2, 1, 0, -1], [0, 1, 2, 3, 4, 5, 6], [9, 1, 2, 3, 4, 5, 6]])
+    y = torch.tensor([4, 1, -1])  # fifth best, sixth best, and one that does not count
+    split = (outputs,), y
+    loss_fn = torch.nn.functional.cross_entropy
+    found = errors_percent(torch.nn.Identity(), lambda x: x[0], split, loss_fn, (1, 2, 5, 6, 9))
+    assert found == (100, 100, 50, 0, 0)
 
 
 def test_own_data_is_not_preprocessed() -> None:

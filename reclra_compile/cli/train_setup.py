@@ -93,6 +93,8 @@ def set_up(options: dict[str, Any]) -> Setup:
             job = replace(job, measure=measure_on(loaded, data, loss_fn, job.output))
             job = replace(job, top5=_wants_top5(options["top5"], job))
     with faults.collected():
+        data = _treated(data, job, options)
+    with faults.collected():
         job.augmentation(example_of(loaded.model, loaded.inputs))
     with faults.collected():
         job.may_start(members)
@@ -103,8 +105,6 @@ def set_up(options: dict[str, Any]) -> Setup:
     for plan in plans.values():
         with faults.collected():
             warmup_share(with_flags(plan.training, **job.flags))
-    with faults.collected():
-        data = _treated(data, job, options)
     faults.report()
     if isinstance(data, DataSet):
         data = preprocessed(data, options["preprocess"])  # last, as whitening takes its time
