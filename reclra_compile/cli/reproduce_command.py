@@ -25,6 +25,8 @@ from reclra_compile.cli.errors import Interrupted, reports_errors
 @click.option("--run-dir", type=click.Path(file_okay=False), metavar="DIR",
               help="where results are kept  [default: runs/reproduce/TABLE-SCALE]")  # fmt: skip
 @click.option("--resume", is_flag=True, help="keep the finished runs in --run-dir, and go on with the others")
+@click.option("--tflops", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, metavar="X",
+              help="what a GPU sustains, for the expected hours of table3")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="print the runs that would be made, with their settings")
 @click.option("--json", "as_json", is_flag=True, help="print the table as JSON")
 @reports_errors

@@ -13,15 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from reclra_compile.cli.report import console, note
+from reclra_compile.cli.reproduce_plans import plan_rows
 from reclra_compile.cli.tables import NUMBER, TEXT, Cell, table
 from reclra_compile.errors import Fault, UserError
-from reclra_compile.files import make_folder, write_text
+from reclra_compile.files import make_folder, write_atomically, write_text
 from reclra_compile.reproduce.cases import Case, chosen
+from reclra_compile.reproduce.curves import panels
 from reclra_compile.reproduce.page import cells, markdown, time_of
 from reclra_compile.reproduce.pool import Event, Store
 from reclra_compile.reproduce.run import Reproduction, default_folder
 from reclra_compile.reproduce.summary import Line, tally
 from reclra_compile.reproduce.tables import Table, load_table
+from reclra_compile.view.curves import curves_svg, size_of
+from reclra_compile.view.png import svg_png
 
 
 class Bar:
@@ -65,6 +69,8 @@ def carry_out(options: dict[str, Any]) -> str | None:
     spec = load_table(options["table"])
     rows = chosen(spec, options["only"], options["data"])
     folder = Path(options["run_dir"]) if options["run_dir"] else default_folder(spec, options["scale"])
+    if spec.spec.kind == "plans":
+        return plan_rows(spec, rows, folder, options)
     work = Reproduction(spec, options["scale"], rows, Store(folder), options["seeds"])
     work.prepare(options["resume"] or options["dry_run"])
     if options["dry_run"]:
@@ -81,7 +87,7 @@ def carry_out(options: dict[str, Any]) -> str | None:
             if "epoch" not in event:
                 write(work, folder)
     lines = work.lines(chosen_only=True)
-    files = write(work, folder)
+    files = write(work, folder, pictures=True)
     if quiet:
         return report_json(work, lines)
     show(spec, lines)
@@ -91,16 +97,33 @@ def carry_out(options: dict[str, Any]) -> str | None:
     return None
 
 
-def write(work: Reproduction, folder: Path) -> list[Path]:
-    """Write the table as Markdown and JSON; returns the files."""
+def write(work: Reproduction, folder: Path, pictures: bool = False) -> list[Path]:
+    """Write the table as Markdown and JSON, and the curves of a figure; returns the files."""
     lines, name = work.lines(), work.table.spec.table
+    drawn = _draw(work, lines, folder / f"{name}.svg") if pictures and work.table.spec.kind == "curves" else []
     page, data = folder / f"{name}.md", folder / f"{name}.json"
     command = ["reclra-compile", *sys.argv[1:]] if sys.argv[1:2] == ["reproduce"] else [
         "reclra-compile", "reproduce", name, "--scale", work.scale
     ]  # fmt: skip
-    write_text(page, markdown(work.table, work.scale, lines, command))
+    write_text(page, markdown(work.table, work.scale, lines, command, [f.name for f in drawn if f.suffix == ".svg"]))
     write_text(data, report_json(work, lines) + "\n")
-    return [page, data]
+    return [page, data, *drawn]
+
+
+def _draw(work: Reproduction, lines: list[Line], file: Path) -> list[Path]:
+    """The curves as SVG, and as PNG where that can be made."""
+    made = panels(lines)
+    if not made:
+        return []
+    svg = curves_svg(work.table.spec.title, made)
+    write_text(file, svg)
+    png = file.with_suffix(".png")
+    try:
+        picture = svg_png(svg, *size_of(made, 2))
+    except UserError:  # without the extra [png], or a font, there is the SVG
+        return [file]
+    write_atomically(png, lambda out: out.write(picture))
+    return [file, png]
 
 
 def report_json(work: Reproduction, lines: list[Line]) -> str:
@@ -114,18 +137,22 @@ def show(spec: Table, lines: list[Line]) -> None:
     """The table on standard output; the page that is written has more columns."""
     out = console()
     column = lines[0].column if lines else "test"
-    columns = [("row", TEXT), ("data set", TEXT), (f"our {column}", NUMBER), ("seeds", NUMBER), ("paper", NUMBER),
-               ("gap", NUMBER), ("train", NUMBER), ("time", NUMBER), ("verdict", TEXT)]  # fmt: skip
+    compared = any(line.theirs is not None for line in lines)
+    columns = [("row", TEXT), ("data set", TEXT), (f"our {column}", NUMBER)]
+    columns += [("paper", NUMBER), ("gap", NUMBER)] if compared else []
+    columns += [("train", NUMBER), ("verdict", TEXT) if compared else ("time", NUMBER)]
     rows: list[Sequence[Cell]] = []
     for line in lines:
         name, data, _, theirs, gap, train, _, _, time, said = cells(line)
         style = "green" if line.gap is not None and line.gap <= 0 else "" if line.records else "red"
         short = said.partition(" (")[0].partition(" by ")[0] if line.records else "no result"  # the gap is beside it
-        seeds = str(len(line.records))
-        rows.append([name, data, str(line.ours), seeds, theirs, gap, train, time, Text(short, style)])
+        beside = [theirs, gap, train, Text(short, style)] if compared else [train, time]
+        rows.append([name, data, str(line.ours), *beside])
     out.print(table(spec.spec.title, columns, rows, None, None), soft_wrap=True)
     out.print()
-    out.print(tally(lines), soft_wrap=True)
+    seeds = sorted({len(line.records) for line in lines if line.records})
+    means = f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'} a row" if seeds else "no run is finished"
+    out.print(f"{means}; {tally(lines)}" if compared else means, soft_wrap=True)
 
 
 def _missing(lines: list[Line]) -> None:

@@ -38,8 +38,8 @@ def markdown(
     out += ["| " + " | ".join(c.replace("|", "\\|") for c in cells(line)) + " |" for line in lines]
     out += ["", tally(lines) + ".", ""]
     out += [f"![{name}]({name})\n" for name in pictures]
-    if spec.note:
-        out += [spec.note.strip(), ""]
+    for note in (spec.scales[scale].note if scale in spec.scales else "", spec.note):
+        out += [note.strip(), ""] if note else []
     out += _settings(lines)
     notes = [f"- {line.row.row}, {line.row.data}: {line.row.note}" for line in lines if line.row.note]
     problems = [f"- {line.row.row}, {line.row.data}: {p}" for line in lines for p in line.problems]

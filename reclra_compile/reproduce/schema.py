@@ -24,6 +24,7 @@ class ScaleSpec(Strict):
     test_images: Count | None = Field(default=None, description="test images used")
     model: str | None = None
     settings: TrainingSpec = TrainingSpec()
+    note: str = Field(default="", description="said in the table of this scale")
 
 
 class Numbers(Strict):

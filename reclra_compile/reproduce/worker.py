@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 
 from reclra_compile import __version__
 from reclra_compile.compiler import plan_for
+from reclra_compile.data.preprocess import preprocessed
 from reclra_compile.data.sets import DataSet, load
 from reclra_compile.errors import Fault, ReclraError
 from reclra_compile.frontend.example import example_of
@@ -70,9 +72,13 @@ def run_case(case: Case, folder: Path | None, data_dir: str | None, device: str,
     loaded = load_model(case.model)
     with loaded.blamed():
         plan = plan_for(loaded.model, loaded.inputs, case.wiring, granularity=case.granularity)
-    job = Job(case.model, data, dict(case.settings), True, device, granularity=case.granularity, blind=True)
+    job = Job(
+        case.model, data, dict(case.settings), True, device, granularity=case.granularity,
+        augment=case.augment or "none", blind=True,
+    )  # fmt: skip
     job.fits(plan, loaded)
     job.reaches(plan)
+    job.augmentation(example_of(loaded.model, loaded.inputs))
     job = dataclasses.replace(job, measure=measure_on(loaded, data, brought_loss(loaded), None))
     heard = _Hears(report)
     member = Member(case.row, case.wiring, None, case.seed, folder)
@@ -98,19 +104,21 @@ def run_case(case: Case, folder: Path | None, data_dir: str | None, device: str,
 
 
 def _data(case: Case, data_dir: str | None) -> DataSet:
-    """The case's data, cut to its number of images."""
-    data = _read(case.data, data_dir, case.validation)
-    train = slice(case.images or None)
-    test = slice(case.test_images or None)
-    return dataclasses.replace(
+    """The case's data, cut to its number of images and preprocessed."""
+    return _read(case.data, data_dir, case.validation, case.images, case.test_images, case.preprocess)
+
+
+@functools.lru_cache(maxsize=1)  # whitening takes longer than many a run
+def _read(
+    name: str, data_dir: str | None, validation: int, images: int, test_images: int, preprocess: str | None
+) -> DataSet:
+    data = load(name, data_dir, validation=validation)
+    train, test = slice(images or None), slice(test_images or None)
+    data = dataclasses.replace(
         data, x_train=data.x_train[train], y_train=data.y_train[train],
         x_test=data.x_test[test], y_test=data.y_test[test],
     )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=1)
-def _read(name: str, data_dir: str | None, validation: int) -> DataSet:
-    return load(name, data_dir, validation=validation)
+    return preprocessed(data, preprocess or "none")
 
 
 def serve() -> None:
@@ -134,7 +142,10 @@ def _answer(request: dict[str, Any], report: Report) -> dict[str, Any]:
         result = run_case(case, folder, request["data_dir"], request["device"], report)
     except ReclraError as error:
         return {"faults": [{"code": f.code, "message": f.message, "fix": f.fix} for f in error.faults]}
-    except (RuntimeError, MemoryError) as error:
+    except OSError:  # who asked is gone
+        raise
+    except Exception as error:  # the row has failed; the rows after it need not
+        traceback.print_exc()
         fault = Fault("R005", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         return {"faults": [{"code": fault.code, "message": fault.message, "fix": fault.fix}]}
     return {"result": result}
