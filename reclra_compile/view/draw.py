@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from reclra_compile.errors import Fault, Location, UserError
@@ -30,13 +30,21 @@ def write_picture(plan: Plan, path: str | os.PathLike[str]) -> None:
     where the file cannot be written.
     """
     file = Path(path)
-    writer = _WRITERS.get(file.suffix.lower())
-    if writer is None:
+    check_suffix(file, _WRITERS)
+    write_content(file, _WRITERS[file.suffix.lower()](plan))
+
+
+def check_suffix(file: Path, formats: Iterable[str]) -> None:
+    """Raise UserError (V002) where the file's suffix is none of the formats'."""
+    if file.suffix.lower() not in formats:
         found = f"the suffix '{file.suffix}'" if file.suffix else "no suffix"
         raise UserError(
             Fault("V002", f"{found} names no picture format", Location(str(file)),
-                  fix=f"end the name in one of {', '.join(_WRITERS)}")
+                  fix=f"end the name in one of {', '.join(formats)}")
         )  # fmt: skip
-    content = writer(plan)
+
+
+def write_content(file: Path, content: str | bytes) -> None:
+    """Write a picture atomically; raises UserError (V004)."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     write_atomically(file, lambda f: f.write(data), code="V004")

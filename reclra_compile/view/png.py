@@ -13,7 +13,12 @@ MOST_PIXELS = 12_000_000
 
 
 def to_png(drawing: Drawing, scale: int = 2) -> bytes:
-    """The drawing as a PNG on a light background, `scale` pixels for each pixel of the drawing.
+    """The drawing as a PNG on a light background, `scale` pixels for each pixel of the drawing; raises as `svg_png`."""
+    return svg_png(to_svg(drawing, "light"), drawing.width, drawing.height, scale)
+
+
+def svg_png(svg: str, width: float, height: float, scale: int = 2) -> bytes:
+    """An SVG of that size as a PNG, `scale` pixels for each of its own.
 
     A large picture gets the largest smaller scale that fits `MOST_PIXELS`. Raises UserError V001
     without resvg_py and V003 where no font can be found.
@@ -33,9 +38,9 @@ def to_png(drawing: Drawing, scale: int = 2) -> bytes:
             Fault("V003", "no font found on this machine: text would be missing from the PNG",
                   fix="install a sans-serif font, such as DejaVu Sans, or write .svg or .html")
         )  # fmt: skip
-    while scale > 1 and drawing.width * drawing.height * scale**2 > MOST_PIXELS:
+    while scale > 1 and width * height * scale**2 > MOST_PIXELS:
         scale -= 1
-    return bytes(resvg_py.svg_to_bytes(svg_string=to_svg(drawing, "light"), zoom=scale))
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=scale))
 
 
 @lru_cache(maxsize=1)
