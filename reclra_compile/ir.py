@@ -96,7 +96,8 @@ class Target:
     where `normalize`. rule "gradient": e = d ⊙ φ'(h). `phi` other than "same" names the activation
     used for targets in place of the region's own. `rescale` sets each sample's d to the length
     ‖h‖·‖e_L‖. `trainable` is false for frozen regions and regions without parameters. With `recompute` the
-    region keeps only its inputs, and its forward pass runs again for the weight update.
+    region keeps only its inputs, and its forward pass runs again for the weight update. Rule "equilibrium"
+    (E13) settles for `free_steps`, then nudged by ±β for `nudged_steps`, each of size `step`.
     """
 
     region: str
@@ -110,6 +111,9 @@ class Target:
     rescale: bool = False
     trainable: bool = True
     recompute: bool = False
+    free_steps: int = 0
+    nudged_steps: int = 0
+    step: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,9 @@ class Pathway:
     `kernel` says how E is stored and applied, `update` how it learns. `rank` is used by low_rank
     only. Of a feature map, `grid` is what the target's is pooled to (channel, spatial) and `source_grid`
     what the source's is; `window` is the filter of kernel conv. `init` and `scale` give the initial
-    distribution. `synapses` counts stored entries: 0 for kernels tied to the model's own weights. `flops`
-    is one application, `update_flops` one update.
+    distribution, `noise` the deviation of what updates autoencoding and weight_mirror send through. `synapses`
+    counts stored entries: 0 for kernels tied to the model's own weights. `flops` is one application,
+    `update_flops` one update.
     """
 
     name: str
@@ -132,6 +137,7 @@ class Pathway:
     scale: float = 1.0
     gamma: float = 1.0
     growth_limit: float = 0.0
+    noise: float = 0.0
     rank: int = 0
     grid: Shape = ()
     source_grid: Shape = ()
@@ -153,7 +159,8 @@ class Task:
 
     Kinds: F forward of a region, L loss and its gradient at the output, D displacement over a
     pathway, T error neurons of a region, U weight update (E5; also the displacements of the edge
-    pathways that leave the region, from the same VJP), V synapse update, X free values.
+    pathways that leave the region, from the same VJP), V synapse update, M mirror mode (noise in, correlations
+    out), S settling of all regions under rule equilibrium, X free values.
     Order follows from `reads` and `writes` alone.
     """
 
@@ -216,7 +223,8 @@ class Training:
 
     `warmup` is what the rate takes to rise from zero: below 1 a share of the run, from 1 on epochs. `lr_end` and
     `power` are the polynomial schedule's. `clip` 0 is off; `readout_rate` multiplies the rate of
-    local read-outs (E9), which have to follow the features they read; `beta2` is Adam's.
+    local read-outs (E9), which have to follow the features they read, `inverse_rate` that of learned inverses
+    (autoencoding), `mirror_rate` that of mirrors that learn from noise (weight_mirror); `beta2` is Adam's.
     """
 
     optimizer: str = "adamw"
@@ -227,6 +235,8 @@ class Training:
     lr_end: float = 0.0
     power: float = 1.0
     readout_rate: float = 1.0
+    inverse_rate: float = 1.0
+    mirror_rate: float = 1.0
     beta2: float = 0.999
     batch_size: int = 128
     epochs: int = 10

@@ -13,7 +13,7 @@ import networkx as nx
 
 from reclra_compile.errors import Fault, PlanError
 from reclra_compile.ir import Pathway, Plan, Region, Target, Task
-from reclra_compile.rules.catalogue import INITS, KERNELS, READOUTS, RULES, UPDATES_OF
+from reclra_compile.rules.catalogue import INITS, KERNELS, TARGETS, can_have, reads_out, updates_of
 from reclra_compile.schedule.lower import lower
 from reclra_compile.schedule.order import KEPT
 from reclra_compile.spec.parts import ACTIVATIONS
@@ -77,18 +77,21 @@ def _rules(plan: Plan) -> Iterator[str]:
     by_name = {r.name: r for r in plan.regions}
     for t in plan.targets:
         yield from (f"region '{t.region}' {problem}" for problem in _target(t, output, by_name.get(t.region)))
+    yield from _settling(plan, output)
     leaving: dict[str, Pathway] = {}
     for p in plan.pathways:
         yield from (f"pathway '{p.name}' {problem}" for problem in _pathway(p, output))
         source, target = by_name.get(p.source), by_name.get(p.target)
+        if p.update == "autoencoding" and source and target and not set(source.inputs) & set(target.outputs):
+            yield f"pathway '{p.name}' has update autoencoding, but '{p.source}' does not read '{p.target}'"
         if p.edge and source and target:
             yield from _edge(p, source, target, leaving.setdefault(p.source, p))
 
 
 def _target(t: Target, output: str, region: Region | None) -> Iterator[str]:
-    if t.rule not in RULES:
+    if t.rule not in TARGETS:
         yield f"has unknown rule '{t.rule}'"
-    if t.region == output and t.rule == "lra":
+    if t.region == output and t.rule != "gradient":
         yield "is the output: its rule is gradient, as its error comes from the loss"
     if not (_positive(t.beta) and _positive(t.kappa)) or t.p not in (1, 2) or t.q not in (1, 2):
         yield f"has β={t.beta:g}, κ={t.kappa:g}, p={t.p}, q={t.q} out of range"
@@ -101,9 +104,9 @@ def _target(t: Target, output: str, region: Region | None) -> Iterator[str]:
 def _pathway(p: Pathway, output: str) -> Iterator[str]:
     if p.kernel not in KERNELS or p.kernel == "auto":
         yield f"has unknown kernel '{p.kernel}'"
-    elif p.update not in UPDATES_OF[p.kernel]:
+    elif not can_have(p.kernel, p.update):
         yield f"has kernel {p.kernel}, which cannot have update '{p.update}'"
-    if p.update in READOUTS and p.source != output:
+    if reads_out(p.update) and p.source != output:
         yield f"has update {p.update}, but comes from '{p.source}', not from the output"
     if (p.kernel == "low_rank") != (p.rank > 0) or p.rank < 0:
         yield f"has kernel {p.kernel} with rank {p.rank}"
@@ -111,13 +114,29 @@ def _pathway(p: Pathway, output: str) -> Iterator[str]:
         yield f"has kernel {p.kernel}, which cannot have init '{p.init}'"
     if not (math.isfinite(p.scale) and p.scale >= 0 and _positive(p.gamma)):
         yield f"has scale={p.scale:g}, gamma={p.gamma:g} out of range"
+    if not (math.isfinite(p.noise) and p.noise >= 0) or (p.update == "weight_mirror" and not p.noise):
+        yield f"has update {p.update} with noise={p.noise:g}"
     if p.update == "lra" and not p.growth_limit > 1:
         yield f"has update lra with growth_limit={p.growth_limit:g}, which has to be above 1"
 
 
+def _settling(plan: Plan, output: str) -> Iterator[str]:
+    """All regions settle together, along the model's own edges, or none does."""
+    ruled = [t for t in plan.targets if t.rule == "equilibrium"]
+    if not ruled:
+        return
+    for t in plan.targets:
+        if t.region != output and t.rule != "equilibrium":
+            yield f"region '{t.region}' has rule {t.rule}, but others settle to an equilibrium"
+    yield from (f"pathway '{p.name}' has kernel {p.kernel}, but the regions settle" for p in plan.pathways
+                if p.kernel != "adjoint")  # fmt: skip
+    if any(t.free_steps < 1 or t.nudged_steps < 1 or not 0 < t.step <= 1 for t in ruled):
+        yield "rule equilibrium needs at least one step in each phase, and a step above 0 and at most 1"
+
+
 def _inits(kernel: str) -> set[str]:
     """Initial distributions that synapses of `kernel` can have; "none" where it has no synapses of its own."""
-    if UPDATES_OF.get(kernel) == ("tied",):
+    if updates_of(kernel) == ("tied",):
         return {"none"}
     return set(INITS) - {"auto"} - (set() if kernel in ("dense", "conv") else {"transpose"})
 

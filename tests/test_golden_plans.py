@@ -42,6 +42,12 @@ PAIRS = [
     ("dropout", "backprop"),
     ("shared", "depth1"),
     ("shared", "kolen_pollack"),
+    ("mlp", "target_propagation"),
+    ("mlp", "equilibrium_propagation"),
+    ("mlp", "feedback_alignment_bp"),
+    ("batchnorm", "weight_mirror"),
+    ("batchnorm", "sign_symmetry_bp"),
+    ("resnet", "feedback_alignment_wm"),
 ]
 
 

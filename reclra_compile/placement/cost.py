@@ -7,6 +7,7 @@ import networkx as nx
 from reclra_compile.ir import Cost, Pathway, Region, Target, Task
 from reclra_compile.placement.recompute import kept_bytes
 from reclra_compile.schedule.order import dependencies
+from reclra_compile.schedule.settling import settles
 
 FLOAT_BYTES = 4
 
@@ -19,12 +20,15 @@ def predict(
     trained = {t.region for t in targets if t.trainable}
     again = {t.region for t in targets if t.recompute}
     weight = sum(r.weight_flops + r.forward_flops * (r.name in again) for r in regions if r.name in trained)
+    errors = sum(p.flops for p in pathways)
+    if settles(targets):  # errors are what settling costs, and updates run regions again at both equilibria
+        weight, errors = (sum(t.flops for t in tasks if t.kind == k) for k in "US")
     return Cost(
         backprop_flops=forward + sum(r.weight_flops + r.input_flops for r in regions),
         forward_flops=forward,
         weight_flops=weight,
-        error_flops=sum(p.flops for p in pathways),
-        synapse_update_flops=sum(t.flops for t in tasks if t.kind == "V"),
+        error_flops=errors,
+        synapse_update_flops=sum(t.flops for t in tasks if t.kind in ("V", "M")),
         critical_path_flops=_longest(tasks, pathways),
         backprop_critical_path_flops=_backprop_path(regions),
         parameter_bytes=FLOAT_BYTES * _stored(regions),
@@ -52,7 +56,7 @@ def _longest(tasks: tuple[Task, ...], pathways: tuple[Pathway, ...]) -> int:
         start = max((ready[v] for v in task.reads if v in ready), default=0)
         longest = max(longest, start + task.flops)
         for v in task.writes:
-            early = task.kind == "U" and v.startswith("d.")
+            early = task.kind == "U" and bool(leaving) and v.startswith("d.")
             ready[v] = start + (leaving[task.subject] if early else task.flops)
     return longest
 

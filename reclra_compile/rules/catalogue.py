@@ -1,12 +1,21 @@
-"""The names a wiring may use: kernels, target rules, synapse updates, initial distributions.
+"""The names a wiring may use: granularities, kernels and initial distributions; rules are in the registry.
 
 Torch-free, so that wirings are checked and plans are made without it; what each name does with
-tensors is in `reclra_compile.rules.kernels`, `.targets` and `.updates`.
+tensors is in `reclra_compile.rules.kernels`, `.targets` and `.shipped`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from reclra_compile.rules import shipped as _shipped  # enters the rules that come with the package
+from reclra_compile.rules.registry import TARGETS, UPDATES
+
+__all__ = [
+    "AUTO_UPDATE", "Entry", "GRANULARITIES", "INITS", "KERNELS", "NOISE", "TARGETS", "UPDATES",
+    "can_have", "reads_out", "updates_of",
+]  # fmt: skip
+assert _shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +49,6 @@ KERNELS: dict[str, Entry] = _entries(
     mirror="separate weights of the forward weight's shape along the model's own edge (feedback alignment)",
 )
 
-RULES: dict[str, Entry] = _entries(
-    lra="y = φ(h − β d), e = z − y: no derivative of φ (E3, E4)",
-    gradient="e = d ⊙ φ'(h)",
-)
-
-UPDATES: dict[str, Entry] = _entries(
-    auto="local_readout on pathways fed by the output, kolen_pollack elsewhere, tied on tied kernels",
-    fixed="the synapses never change",
-    lra="ΔE = −γ d eᵀ with the paper's printed sign (E6)",
-    kolen_pollack="ΔE = z eᵀ: the transpose of the forward update between neighbours (E8)",
-    local_readout="each region learns its own read-out of the target and hears errors back through it (E9)",
-    local_loss="as local_readout, and what the region hears is its own read-out's error in place of the output's (E10)",
-    tied="the synapses are the model's own weights",
-)
-
 INITS: dict[str, Entry] = _entries(
     auto="normal 0.001 from the output, fan_in 1 elsewhere",
     normal="normal with the given standard deviation",
@@ -66,18 +60,24 @@ INITS: dict[str, Entry] = _entries(
     zeros="all zero",
 )
 
-#: updates that read out labels, so that their pathways come from the output
-READOUTS = frozenset({"local_readout", "local_loss"})
+AUTO_UPDATE = Entry(
+    "auto", "local_readout on pathways fed by the output, kolen_pollack elsewhere, tied on tied kernels"
+)
 
-#: updates each kernel can have; the first is the default of `auto`
-UPDATES_OF: dict[str, tuple[str, ...]] = {
-    "dense": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
-    "low_rank": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
-    "channel": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
-    "spatial": ("kolen_pollack", "local_readout", "local_loss", "lra", "fixed"),
-    "conv": ("kolen_pollack", "lra", "fixed"),
-    "adjoint": ("tied",),
-    "transpose": ("tied",),
-    "sign": ("tied",),
-    "mirror": ("kolen_pollack", "fixed"),
-}
+#: updates whose synapses hear noise, with its standard deviation where a wiring gives none
+NOISE = {"autoencoding": 0.1, "weight_mirror": 1.0}
+
+
+def reads_out(update: str) -> bool:
+    """True for updates that read out labels, so that their pathways come from the output."""
+    return update in UPDATES and UPDATES[update].readout
+
+
+def can_have(kernel: str, update: str) -> bool:
+    """True where synapses of `kernel` can learn by `update`."""
+    return update in UPDATES and kernel in UPDATES[update].kernels
+
+
+def updates_of(kernel: str) -> tuple[str, ...]:
+    """The updates that a kernel can have; the first is the default of `auto`."""
+    return tuple(name for name, update in UPDATES.known.items() if kernel in update.kernels)

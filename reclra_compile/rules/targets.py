@@ -1,7 +1,7 @@
-"""Target rules: from a region's displacement to its error neurons.
+"""From a region's displacement to its error neurons: the mismatch m = z − y, and the norms of E2.
 
-`lra` (E3, E4): y = φ(h − β d), mismatch m = z − y, error neurons by the chosen norm of E2.
-`gradient`: e = d ⊙ φ'(h), which needs φ's graph and is done where that graph lives, in the runtime.
+The target y is made by the rule's function in the registry; `lra` (E3), which most wirings use, has a faster form
+here. `gradient`: e = d ⊙ φ'(h) needs φ's graph and is done where that graph lives, in the runtime.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from reclra_compile.ir import Target
+from reclra_compile.rules.catalogue import TARGETS
 
 Elementwise = Callable[[Tensor], Tensor]
 TINY = 1e-30
@@ -20,12 +21,14 @@ TINY = 1e-30
 def mismatch(
     target: Target, phi: Elementwise | None, own: bool, overwrite: bool
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """(h, z, d) → m = z − φ(h − β d) (E3), all (N, …); `phi` None is the identity, where m = β d exactly.
+    """(h, z, d) → m = z − y, all (N, …); for lra y = φ(h − β d) (E3); `phi` None is the identity, where m = β d.
 
     Where `own` is false `phi` is not the region's own activation, and z is replaced by φ(h). With
     `overwrite` the result takes d's memory: a fresh tensor costs more in page faults than the arithmetic.
     """
     beta = target.beta
+    if target.rule != "lra":
+        return _by_rule(target, phi or _identity)
     if phi is None:
         return (lambda h, z, d: d.mul_(beta)) if overwrite else (lambda h, z, d: d * beta)
     if_low = _in_float32(phi, beta)
@@ -44,6 +47,40 @@ def mismatch(
         return torch.sub(phi(h), y, out=y)
 
     return same if own else other
+
+
+def _by_rule(target: Target, phi: Elementwise) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(h, z, d) → z − y with the target y of the rule's own function."""
+    rule = TARGETS[target.rule]
+    assert rule.function is not None  # the runtime sees to rules without one
+    function, fixed = rule.function, {"phi": phi, "beta": target.beta}
+    fixed = {name: value for name, value in fixed.items() if name in rule.reads}
+
+    def run(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        given = {"h": h, "z": z, "d": d}
+        y: Tensor = function(**{name: x for name, x in given.items() if name in rule.reads}, **fixed)
+        return z - y
+
+    return run
+
+
+def _identity(h: Tensor) -> Tensor:
+    return h
+
+
+def times_derivative(phi: Elementwise | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """(h, e) → e ⊙ φ'(h), all (N, …)."""
+    if phi is None:
+        return lambda h, e: e
+
+    def run(h: Tensor, e: Tensor) -> Tensor:
+        leaf = h.detach().requires_grad_(True)
+        with torch.enable_grad():
+            z = phi(leaf)
+        (slope,) = torch.autograd.grad(z, leaf, e.to(z.dtype))
+        return slope
+
+    return run
 
 
 LOW = (torch.bfloat16, torch.float16)

@@ -20,6 +20,8 @@ from reclra_compile.runtime.weighted import Weighted, unmirrored, weighted
 __all__ = ["convolution", "install", "linear", "sign_symmetric", "tied_transpose", "unmirrored"]
 
 Feedback = Callable[[Tensor], Tensor]
+#: a forward weight, its feedback weight (out, in), and whether the forward one is stored as (in, out)
+Mirror = tuple[nn.Parameter, nn.Parameter, bool]
 
 
 def tied_transpose(W: Tensor) -> Tensor:
@@ -85,14 +87,16 @@ def convolution(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, options: tupl
 
 
 def install(
-    module: fx.GraphModule, feedback: Feedback | None, make: Callable[[str, Tensor], nn.Parameter]
-) -> dict[str, nn.Parameter]:
+    module: fx.GraphModule, feedback: Feedback | None, make: Callable[[str, Tensor], nn.Parameter], listens: bool
+) -> tuple[dict[str, nn.Parameter], list[Mirror]]:
     """Rewrite each linear layer and convolution of a region's graph to hear errors through feedback weights.
 
     `feedback` derives B from W (tied kernels); where it is None, `make(path, W)` gives a parameter.
-    Returns the made parameters by the path of the layer that they belong to.
+    With `listens` B gets the forward weight's gradient. Returns the made parameters by the path of the layer that
+    they belong to, and each forward weight with its own and whether it is stored as (in, out).
     """
     made: dict[str, nn.Parameter] = {}
+    mirrors: list[Mirror] = []
     for node, layer in weighted(module).items():
         with module.graph.inserting_before(node):
             W = _weight(module.graph, layer)
@@ -104,7 +108,9 @@ def install(
                     parameter = module.get_parameter(layer.weight)
                     made[layer.path] = make(layer.path, parameter.t() if layer.turned else parameter)
                     module.register_parameter(f"feedback_{len(made)}", made[layer.path])
+                    mirrors.append((parameter, made[layer.path], layer.turned))
                 B = module.graph.get_attr(f"feedback_{list(made).index(layer.path) + 1}")
+                B = B if listens else module.graph.call_method("detach", (B,))
             x = layer.input
             if layer.noise:
                 x = module.graph.call_function(_perturbed, (x, module.graph.get_attr(layer.noise)))
@@ -116,7 +122,7 @@ def install(
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
     module.recompile()
-    return made
+    return made, mirrors
 
 
 def _perturbed(z: Tensor, noise: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from reclra_compile.frontend.cut import Cut
 from reclra_compile.frontend.extract import Piece, body, tail, whole
 from reclra_compile.frontend.trace import Traced
 from reclra_compile.ir import Pathway, Plan, Region
-from reclra_compile.rules.catalogue import READOUTS
+from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.rules.kernels import initial
 from reclra_compile.rules.maps import Synapses, make
 from reclra_compile.rules.targets import Elementwise
@@ -47,9 +47,10 @@ def link(
     codes = {r.name: linker.region(r) for r in plan.regions}
     pathways = [p for p in plan.pathways if not p.edge]
     synapses = {p.name: linker.synapses(p) for p in pathways}
-    biases = {p.name: linker.bias(p) for p in pathways if p.update in READOUTS}
+    biases = {p.name: linker.bias(p) for p in pathways if reads_out(p.update) or p.update == "autoencoding"}
+    phis = {r.name: linker.target_phi(r) for r in plan.regions}
     linked = Linked(
-        plan, loss_fn, codes, {r.name: linker.target_phi(r) for r in plan.regions}, synapses, biases, reduction
+        plan, loss_fn, codes, phis, synapses, biases, linker.modules, linker.mirrors, reduction=reduction
     )
     holder = nn.Module()
     for name, module in synapses.items():
@@ -74,6 +75,8 @@ class _Linker:
         self.targets = {t.region: t for t in plan.targets}
         self.whole = whole_regions(plan.targets, plan.pathways)
         self.feedback: dict[str, dict[str, nn.Parameter]] = {}
+        self.modules: dict[str, tuple[nn.Module, ...]] = {}
+        self.mirrors: dict[str, list[feedback.Mirror]] = {}
         self.edges: dict[str, list[Pathway]] = defaultdict(list)
         self.heard: dict[str, list[Pathway]] = defaultdict(list)
         for p in plan.pathways:
@@ -92,6 +95,7 @@ class _Linker:
         listens = frozenset(k for k, v in enumerate(region.inputs) if v in wanted)
         undivided = target is None or region.name in self.whole
         piece = whole(self.traced, cut) if undivided else body(self.traced, cut)
+        self.modules[region.name] = (piece.module,)
         trainable = target is not None and target.trainable
         learned = tuple(piece.module.parameters()) if trainable else ()
         learned += self._install(region, piece)
@@ -101,6 +105,8 @@ class _Linker:
         if target is None or undivided:
             return WholeRegion(piece.run, inputs, listens, learned, rerun)
         end = tail(self.traced, cut)
+        if end is not None:
+            self.modules[region.name] += (end.module,)
         phi = cut.phi[1] if cut.phi else None
         root = region.name == self.plan.waves[0][0]
         phi_graph = target.rule == "gradient" and (phi is not None or end is not None)
@@ -124,15 +130,15 @@ class _Linker:
             return ()
         first = self.edges[region.name][0]
         tied = {"transpose": feedback.tied_transpose, "sign": feedback.sign_symmetric}.get(first.kernel)
-        made = feedback.install(piece.module, tied, lambda path, W: self._mirror(first, path, W))
+        listens = first.update == "kolen_pollack"
+        made, mirrors = feedback.install(piece.module, tied, lambda path, W: self._mirror(first, path, W), listens)
         object.__setattr__(piece, "run", piece.module.forward)
         if made:
-            self.feedback[region.name] = made
+            self.feedback[region.name], self.mirrors[region.name] = made, mirrors
         if first.update == "fixed":
             for parameter in made.values():
                 parameter.requires_grad_(False)
-            return ()
-        return tuple(made.values())
+        return tuple(made.values()) if listens else ()
 
     def _mirror(self, p: Pathway, path: str, W: Tensor) -> nn.Parameter:
         E = initial(p.init, p.scale, W.shape[0], W[0].numel(), self._generator(f"mirror {p.source} {path}"))
@@ -145,8 +151,9 @@ class _Linker:
         return module.to(device=self.like.device, dtype=self.like.dtype)
 
     def bias(self, p: Pathway) -> nn.Parameter:
-        """The bias b of a local read-out (E9), zero at first."""
+        """The bias of a local read-out (E9), or of a learned inverse, one per channel (E11); zero at first."""
         _, columns, _ = matrix(p, self.regions[p.target], self.regions[p.source])
+        columns = self.regions[p.target].channels if p.update == "autoencoding" else columns
         return nn.Parameter(torch.zeros(columns, device=self.like.device, dtype=self.like.dtype))
 
     def _forward_weight(self, p: Pathway) -> Tensor:

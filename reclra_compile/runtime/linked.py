@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from reclra_compile.ir import Pathway, Plan, Region, Target
 from reclra_compile.rules.maps import Synapses
 from reclra_compile.rules.targets import Elementwise
+from reclra_compile.runtime.feedback import Mirror
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.region import SplitRegion, WholeRegion
 from reclra_compile.runtime.state import SlotMap, Slots
@@ -19,7 +21,11 @@ Step = Callable[[Slots], None]
 
 @dataclass
 class Linked:
-    """Everything the builders need: the plan, and the live parts its names stand for."""
+    """Everything the builders need: the plan, and the live parts its names stand for.
+
+    `biases` belong to read-outs and learned inverses; `modules` are those that a region's code runs;
+    `mirrors` pairs each forward weight of a region with its feedback weight.
+    """
 
     plan: Plan
     loss_fn: LossFunction
@@ -27,14 +33,16 @@ class Linked:
     target_phi: dict[str, Elementwise | None]
     synapses: dict[str, Synapses]
     biases: dict[str, nn.Parameter]
+    modules: dict[str, tuple[nn.Module, ...]] = field(default_factory=dict)
+    mirrors: dict[str, list[Mirror]] = field(default_factory=dict)
     reduction: str | None = None
     track_discrepancy: bool = True
     slot: SlotMap = field(default_factory=SlotMap)
+    network: Any = None
 
     def __post_init__(self) -> None:
         self.regions: dict[str, Region] = {r.name: r for r in self.plan.regions}
         self.targets: dict[str, Target] = {t.region: t for t in self.plan.targets}
         self.pathways: dict[str, Pathway] = {p.name: p for p in self.plan.pathways}
         self.root = self.plan.waves[0][0]
-        self.read_e = {t.reads[0] for t in self.plan.tasks if t.kind == "D"}
-        self.read_e |= {v for t in self.plan.tasks if t.kind == "T" for v in t.reads if v.startswith("e.")}
+        self.read_e = {v for t in self.plan.tasks if t.kind in "DT" for v in t.reads if v.startswith("e.")}

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from reclra_compile.errors import Fault, PlanError, TrainingError
 from reclra_compile.frontend.outputs import choose, pick
 from reclra_compile.ir import Plan, Task
-from reclra_compile.rules.catalogue import READOUTS
+from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.precision import outside_autocast
 from reclra_compile.runtime.state import Slots, StepState
 from reclra_compile.runtime.tasks import build
+from reclra_compile.schedule.settling import settles
 
 OnTask = Callable[[Task, Callable[[str], Any]], None]
 
@@ -101,6 +102,28 @@ class Program:
             self._steps = plain
 
     @property
+    def settles(self) -> bool:
+        """True where states settle to an equilibrium, so that the model's plain forward pass is not what it does."""
+        return settles(self.plan.targets)
+
+    def predict(self, *inputs: Any) -> Tensor:
+        """The output that the loss sees, without a graph: the model's, or where its states settle (E13)."""
+        if not self.settles:
+            with torch.no_grad():
+                return self.output_of(self.model(*inputs))
+        slots: list[Any] = [None] * len(self._linked.slot)
+        slots[0] = StepState()
+        for i, x in zip(self._inputs, inputs, strict=True):
+            slots[i] = x
+        with torch.no_grad():
+            for task, run in zip(self.plan.tasks, self._steps, strict=True):
+                if task.kind == "L":
+                    break
+                run(slots)
+        output: Tensor = slots[self._linked.slot(f"s.{self._linked.root}")]
+        return output
+
+    @property
     def discrepancy(self) -> Discrepancy:
         """D(Θ) of the last step; raises TrainingError (T004) before the first."""
         if not self._discrepancy:
@@ -130,8 +153,17 @@ class Program:
     def readout_parameters(self) -> Iterator[nn.Parameter]:
         """The learned synapses that are local read-outs (E9): a part of `synapse_parameters`."""
         for p in self.plan.pathways:
-            if p.update in READOUTS:
+            if reads_out(p.update):
                 yield from self._linked.synapses[p.name].parameters()
+
+    def rated_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Synapses with a learning rate of their own, by its setting: readout_rate, inverse_rate, mirror_rate."""
+        found: dict[str, list[nn.Parameter]] = {"readout_rate": list(self.readout_parameters())}
+        inverses = [p for p in self.plan.pathways if p.update == "autoencoding"]
+        found["inverse_rate"] = [q for p in inverses for q in self._linked.synapses[p.name].parameters()]
+        mirrors = dict.fromkeys(p.source for p in self.plan.pathways if p.update == "weight_mirror")
+        found["mirror_rate"] = [B for name in mirrors for _, B, _ in self._linked.mirrors.get(name, [])]
+        return {setting: parameters for setting, parameters in found.items() if parameters}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that learns: the model's parameters, then the error synapses."""

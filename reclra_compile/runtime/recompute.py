@@ -18,7 +18,7 @@ def first_run(
     of the buffers (batch statistics) and leaves the random state as it is.
     """
     device = next((x.device for x in inputs if isinstance(x, Tensor)), torch.device("cpu"))
-    state = _random_state(device)
+    state = random_state(device)
     with torch.no_grad():
         result = run(*inputs)
     precision = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
@@ -27,7 +27,7 @@ def first_run(
         copies = {name: b.clone() for name, b in module.named_buffers()}
         on, dtype = precision
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            _set_random_state(device, state)
+            set_random_state(device, state)
             with torch.enable_grad(), torch.autocast(device.type, dtype, enabled=on):
                 second = torch.func.functional_call(module, copies, tuple(inputs))
         return second if isinstance(second, tuple) else (second,)
@@ -35,12 +35,14 @@ def first_run(
     return result, again
 
 
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The state of torch's global generators: the CPU's and, on CUDA, the device's."""
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return torch.get_rng_state(), cuda
 
 
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+def set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+    """Put a state of `random_state` back."""
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)

@@ -112,6 +112,18 @@ class SplitRegion:
         live.outputs = result if isinstance(result, tuple) else (result,)
         return tuple(o.detach() for o in live.outputs), z.detach(), live
 
+    def activities(self, values: Sequence[Any]) -> Tensor:
+        """z from the region's inputs, with the graph that the caller's mode asks for."""
+        h: Tensor = self.run(*(values[k] for k in self.run_inputs))
+        return h if self.phi is None else self.phi(h)
+
+    def outputs_from(self, z: Tensor, values: Sequence[Any]) -> tuple[Any, ...]:
+        """The region's outputs, in order, from z and its inputs."""
+        if self.tail is None:
+            return (z,)
+        result = self.tail(z, *(values[k] for k in self.tail_inputs))
+        return result if isinstance(result, tuple) else (result,)
+
     def head(self, h: Tensor) -> Tensor:
         """The region's main output from a pre-activation, for a tail that reads nothing else."""
         z = h if self.phi is None else self.phi(h)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,6 +42,23 @@ class StepState:
         if ready:
             into = dict.fromkeys(p for _, _, ps in ready for p in ps if p.requires_grad)
             torch.autograd.backward([r for r, _, _ in ready], [c for _, c, _ in ready], inputs=list(into))
+
+
+@contextlib.contextmanager
+def buffers_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, modules work on copies of their buffers, such as batch statistics, which are then forgotten.
+
+    The buffers themselves are not written: graphs that hold them stay valid.
+    """
+    found = {(id(m), k): (m._buffers, k) for module in modules for m in module.modules() for k in m._buffers}
+    kept = [(owner, k, owner[k]) for owner, k in found.values()]
+    for owner, k, buffer in kept:
+        owner[k] = None if buffer is None else buffer.clone()
+    try:
+        yield
+    finally:
+        for owner, k, buffer in kept:
+            owner[k] = buffer
 
 
 class SlotMap:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from reclra_compile.ir import Pathway, Task
-from reclra_compile.rules import updates
-from reclra_compile.rules.catalogue import READOUTS
+from reclra_compile.rules.catalogue import UPDATES
+from reclra_compile.rules.growth import GrowthGuard
 from reclra_compile.rules.maps import Mapped
+from reclra_compile.runtime.inverse import autoencoding
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import is_plain_cross_entropy, loss_and_gradient
 from reclra_compile.runtime.region import SplitRegion
@@ -23,35 +24,48 @@ from reclra_compile.schedule.lower import activity
 def synapse_update(task: Task, linked: Linked) -> Step:
     """The closure that adds the update of a pathway's synapses to their gradients."""
     p = linked.pathways[task.subject]
-    if p.update in READOUTS:
+    if p.update == "autoencoding":
+        return autoencoding(p, linked)
+    if UPDATES[p.update].readout:
         learn = _learn(p, linked)
         if p.update == "local_loss":  # read out already, for the displacement
             r = linked.slot(f"r.{p.name}")
             return lambda v: learn(v[r])
-        read = read_out(p, linked)
-        return lambda v: learn(read(v))
-    factors = _UPDATES[p.update](p, linked)
-    synapses = linked.synapses[p.name]
+        out = read_out(p, linked)
+        return lambda v: learn(out(v))
+    function = UPDATES[p.update].function
+    assert function is not None  # the others have no task, or one of their own above
+    read = [(name, _reader(name, p, linked)) for name in UPDATES[p.update].reads]
+    synapses, scaled = linked.synapses[p.name], _scaled(p, linked)
 
     def run(v: Slots) -> None:
-        synapses.accumulate(*factors(v))
+        u, w = function(**{name: get(v) for name, get in read})
+        synapses.accumulate(u, scaled(w))
 
     return run
 
 
-FactorsOf = Callable[[Slots], updates.Factors]
+def _reader(name: str, p: Pathway, linked: Linked) -> Callable[[Slots], Any]:
+    """The closure that gives an update what it reads by this name."""
+    if name == "d":
+        ds = [linked.slot(f"d.{q.name}") for q in linked.plan.pathways if q.target == p.target and not q.edge]
+        return lambda v: sum(v[d] for d in ds)
+    if name == "h":
+        h = linked.slot(f"h.{p.target}")
+        return lambda v: v[h].roots[0].detach()
+    if name == "e":
+        e = linked.slot(f"e.{p.source}")
+        return lambda v: v[e].c
+    value = linked.slot("y" if name == "y" else activity(linked.regions[p.target]))
+    return lambda v: v[value]
 
 
-def _kolen_pollack(p: Pathway, linked: Linked) -> FactorsOf:
-    z, e = linked.slot(activity(linked.regions[p.target])), linked.slot(f"e.{p.source}")
-    return lambda v: updates.kolen_pollack(v[z], v[e].c, p.gamma)
-
-
-def _lra(p: Pathway, linked: Linked) -> FactorsOf:
-    ds = [linked.slot(f"d.{q.name}") for q in linked.plan.pathways if q.target == p.target and not q.edge]
-    e = linked.slot(f"e.{p.source}")
-    guard = updates.GrowthGuard(linked.synapses[p.name], p.growth_limit)
-    return lambda v: updates.lra(sum(v[d] for d in ds), guard(v[e].c), p.gamma)
+def _scaled(p: Pathway, linked: Linked) -> Callable[[Tensor], Tensor]:
+    """γ times the second factor of an update, which is zero where its synapses have outgrown their limit."""
+    if p.growth_limit:
+        guard = GrowthGuard(linked.synapses[p.name], p.growth_limit)
+        return lambda w: guard(w if p.gamma == 1.0 else w * p.gamma)
+    return lambda w: w if p.gamma == 1.0 else w * p.gamma
 
 
 class ReadOut(NamedTuple):
@@ -88,12 +102,15 @@ def read_out(p: Pathway, linked: Linked) -> Callable[[Slots], ReadOut]:
 def _learn(p: Pathway, linked: Linked) -> Callable[[ReadOut], None]:
     """The closure that adds ΔE and Δb of a read-out (E9) to their gradients."""
     synapses, bias = linked.synapses[p.name], linked.biases.get(p.name)
+    function, reads = UPDATES[p.update].function, UPDATES[p.update].reads
+    assert function is not None
     accumulate = synapses.accumulate_pooled if isinstance(synapses, Mapped) else synapses.accumulate
+    scaled = _scaled(p, linked)
 
     def run(read: ReadOut) -> None:
-        accumulate(*updates.local_readout(read.z, read.v, p.gamma), bias)
+        given = {"z": read.z, "r": read.v}
+        u, w = function(**{name: given[name] for name in reads})
+        accumulate(u, scaled(w), bias)
 
     return run
 
-
-_UPDATES: dict[str, Callable[[Pathway, Linked], FactorsOf]] = {"kolen_pollack": _kolen_pollack, "lra": _lra}

@@ -14,14 +14,19 @@ from torch import Tensor
 from reclra_compile.ir import Pathway, Region, Target, Task
 from reclra_compile.rules import targets as rules
 from reclra_compile.rules.blocked import BLOCK, Spread, errors
+from reclra_compile.rules.catalogue import TARGETS
 from reclra_compile.rules.maps import Mapped
+from reclra_compile.runtime.inverse import displacement as difference
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import loss_and_gradient, reduction_of
+from reclra_compile.runtime.mirror import mirror_mode
 from reclra_compile.runtime.precision import laid_out_as
 from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total, vjp
+from reclra_compile.runtime.settle import contrast, settling
 from reclra_compile.runtime.state import Errors, Slots, StepState
 from reclra_compile.runtime.synapse_tasks import read_out, synapse_update
 from reclra_compile.schedule.lower import activity
+from reclra_compile.schedule.settling import settles
 
 #: below this a region's VJP costs less than the call of autograd that runs it: such updates are run together
 SMALL_FLOPS = 20_000_000
@@ -73,6 +78,8 @@ def _loss(task: Task, linked: Linked) -> Step:
 
 def _displacement(task: Task, linked: Linked) -> Step:
     p = linked.pathways[task.subject]
+    if p.update == "autoencoding":
+        return difference(p, linked)
     applied = _applied(p, linked)
     d = linked.slot(f"d.{p.name}")
     if p.update == "local_loss":  # E10: the displacement that the region's own read-out asks for
@@ -185,6 +192,7 @@ def _lra_errors(
     reads_d = any(p.target == region.name and p.update == "lra" for p in linked.plan.pathways)
     overwrite = alone and not reads_d
     mismatch = rules.mismatch(target, linked.target_phi[region.name], target.phi == "same", overwrite)
+    times_slope = rules.times_derivative(code.phi) if TARGETS[target.rule].derivative else None
     direction, factor = rules.direction(target), rules.error_scale(target)
     if _blocked(region, linked):
         return _blocked_errors(region, target, at_z[0], linked)
@@ -205,7 +213,10 @@ def _lra_errors(
             v[0].discrepancy[region.name] = rules.discrepancy(target, m)
         if direction is not None:
             m = direction(m)
-        if read:
+        if times_slope is not None:  # the error is passed on as it is, and learned from times φ'(h)
+            errors = m * factor
+            v[e] = Errors(errors, times_slope(h_N, errors) * scale)
+        elif read:
             errors = m * factor if factor != 1.0 else m
             v[e] = Errors(errors, errors * scale)
         else:
@@ -235,7 +246,13 @@ def _blocked_errors(region: Region, target: Target, at_z: int, linked: Linked) -
     return run
 
 
+def _mirror(task: Task, linked: Linked) -> Step:
+    return mirror_mode(linked.pathways[task.subject], linked)
+
+
 def _update(task: Task, linked: Linked) -> Step:
+    if settles(linked.plan.targets):
+        return contrast(task, linked)
     region, code = linked.regions[task.subject], linked.codes[task.subject]
     e, h = linked.slot(f"e.{region.name}"), linked.slot(f"h.{region.name}")
     edges = [(linked.slot(v), _positions(linked.pathways[v[2:]], linked)) for v in task.writes if v.startswith("d.")]
@@ -278,7 +295,9 @@ _BUILDERS: dict[str, Callable[[Task, Linked], Step]] = {
     "L": _loss,
     "D": _displacement,
     "T": _target,
+    "S": settling,
     "U": _update,
     "V": synapse_update,
+    "M": _mirror,
     "X": _free,
 }

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from reclra_compile.ir import Pathway, Region, Target, Task
-
-READS_OF_UPDATE: dict[str, tuple[str, ...]] = {
-    "kolen_pollack": ("z", "e"),
-    "lra": ("d", "e"),
-    "local_readout": ("z", "y", "loss"),
-    "local_loss": ("z", "r"),
-}
-"""What a synapse update reads: z and (total) d of the target, e of the source, labels y, the loss, with
-which it becomes known whether gradients are divided by the batch size (mean or sum), and r, the error of
-the target's own read-out.
-"""
+from reclra_compile.rules.catalogue import UPDATES
+from reclra_compile.schedule.settling import phases, settled_updates, settles
 
 
 def whole_regions(targets: tuple[Target, ...], pathways: tuple[Pathway, ...]) -> frozenset[str]:
@@ -47,11 +39,19 @@ def lower(
     root = waves[0][0]
     by_name = {r.name: r for r in regions}
     tasks = [_forward(r, r.name in target_of) for r in regions]
-    tasks.append(Task("L", "loss", (output, "y"), ("loss", "d.loss"), wave=0))
+    settling = settles(targets)
+    if settling:
+        tasks += phases(regions, targets, root)
+    seen = f"s.{root}" if settling else output
+    tasks.append(Task("L", "loss", (seen, "y"), ("loss", "d.loss"), wave=0))
     for name in (n for names in waves for n in names):
         region, target = by_name[name], target_of[name]
+        if settling:
+            tasks += [_target(region, target, ["loss"], 0, root)] * (name == root)
+            tasks += settled_updates(region, target, regions, targets, root, wave[name])
+            continue
         tasks += [
-            _displacement(p, region, wave[name]) for p in into[name] if not p.edge
+            _displacement(p, region, by_name[p.source], wave[name]) for p in into[name] if not p.edge
         ]
         tasks.append(_target(region, target, [p.name for p in into[name]] or ["loss"], wave[name], root))
         edges = along[name]
@@ -61,11 +61,19 @@ def lower(
             writes = (f"g.{name}",) * target.trainable + tuple(f"d.{p.name}" for p in edges)
             tasks.append(Task("U", name, (f"e.{name}", f"h.{name}"), writes, wave[name], flops=flops))
     tasks += [
-        _synapses(p, by_name[p.target], into[p.target], wave[p.target])
+        _synapses(p, by_name[p.target], by_name[p.source], into[p.target], wave[p.target])
         for p in pathways
-        if p.update in READS_OF_UPDATE and not p.edge
+        if UPDATES[p.update].reads and not p.edge
     ]
+    # one mirror serves all edges that leave a region: the first of them stands for it
+    mirrors = {p.source: p for p in reversed(pathways) if p.edge and p.update == "weight_mirror"}
+    tasks += [Task("M", p.name, ("loss",), (f"g.{p.name}",), wave[p.target], flops=_mirror_flops(p.source, along))
+              for p in mirrors.values()]  # fmt: skip
     return tuple(tasks)
+
+
+def _mirror_flops(source: str, along: Mapping[str, list[Pathway]]) -> int:
+    return sum(p.update_flops for p in along[source])
 
 
 def _forward(region: Region, targeted: bool) -> Task:
@@ -80,7 +88,9 @@ def activity(region: Region) -> str:
     return f"z.{region.name}" if region.tail else region.outputs[0]
 
 
-def _displacement(p: Pathway, target: Region, wave: int) -> Task:
+def _displacement(p: Pathway, target: Region, source: Region, wave: int) -> Task:
+    if p.update == "autoencoding":  # the difference of two inversions, of the source's z and of its target
+        return Task("D", p.name, (activity(source), f"e.{p.source}"), (f"d.{p.name}",), wave, flops=p.flops)
     if p.update == "local_loss":  # the error is made here, from the target's own read-out
         reads, writes = (activity(target), "y", "loss"), (f"d.{p.name}", f"r.{p.name}")
         return Task("D", p.name, reads, writes, wave, flops=p.flops)
@@ -94,14 +104,23 @@ def _target(region: Region, target: Target, displacements: list[str], wave: int,
     return Task("T", region.name, tuple(dict.fromkeys(reads)), (f"e.{region.name}",), wave)
 
 
-def _synapses(p: Pathway, target: Region, into: list[Pathway], wave: int) -> Task:
+def _synapses(p: Pathway, target: Region, source: Region, into: list[Pathway], wave: int) -> Task:
+    """Task V. The loss is read where it has to be known whether gradients are divided by the batch size."""
+    update = UPDATES[p.update]
+    reads: tuple[str, ...] = update.reads
+    if update.readout and p.update != "local_loss":  # which has read out already, for its displacement
+        reads = tuple(n for k in reads for n in (("y", "loss") if k == "r" else (k,)))
+    if p.update == "autoencoding":
+        reads = (*reads, "loss")
     value = {
         "z": (activity(target),),
+        "h": (f"h.{target.name}",),
+        "x": (*source.inputs, *target.inputs),
         "e": (f"e.{p.source}",),
         "d": tuple(f"d.{q.name}" for q in into if not q.edge),
         "y": ("y",),
         "loss": ("loss",),
         "r": (f"r.{p.name}",),
     }
-    reads = tuple(name for k in READS_OF_UPDATE[p.update] for name in value[k])
-    return Task("V", p.name, reads, (f"g.{p.name}",), wave, flops=p.update_flops)
+    names = dict.fromkeys(name for k in reads for name in value[k])
+    return Task("V", p.name, tuple(names), (f"g.{p.name}",), wave, flops=p.update_flops)

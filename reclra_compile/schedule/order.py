@@ -8,7 +8,7 @@ import networkx as nx
 
 from reclra_compile.ir import Task
 
-_RANK = {k: i for i, k in enumerate("FLDTUV")}
+_RANK = {k: i for i, k in enumerate("FSLDTUVM")}
 KEPT = ("loss", "g.")  #: values that outlive the step
 
 
@@ -34,7 +34,7 @@ def order(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
         task = tasks[i]
         if task.kind == "F":
             return (task.wave, position[task.subject], 0, "")
-        region = heard_by.get(f"d.{task.subject}", task.subject) if task.kind in "DV" else task.subject
+        region = heard_by.get(f"d.{task.subject}", task.subject) if task.kind in "DVM" else task.subject
         return (task.wave, -position.get(region, 0), _RANK[task.kind], task.subject)
 
     return tuple(tasks[i] for i in nx.lexicographical_topological_sort(dependencies(tasks), key=key))

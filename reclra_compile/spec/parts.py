@@ -7,6 +7,7 @@ is a kernel without a number, `init: {normal: 0.001}` is a name and a number.
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from reclra_compile.errors import nearest
-from reclra_compile.rules.catalogue import GRANULARITIES, INITS, KERNELS, RULES, UPDATES, Entry
+from reclra_compile.rules.catalogue import AUTO_UPDATE, GRANULARITIES, INITS, KERNELS, NOISE, TARGETS, UPDATES, Entry
 
 ACTIVATIONS = (
     "same", "identity", "relu", "relu6", "leaky_relu", "tanh", "sigmoid", "elu", "selu", "celu",
@@ -42,7 +43,7 @@ def schema_error(code: str, message: str, fix: str) -> PydanticCustomError:
     return PydanticCustomError(code, "{message}", {"message": message, "fix": fix})
 
 
-def _known(entries: Mapping[str, Entry], what: str) -> AfterValidator:
+def _known(entries: Mapping[str, Any], what: str) -> AfterValidator:
     """Accept only the names in `entries`."""
 
     def check(value: str) -> str:
@@ -93,7 +94,7 @@ def _named_number(key: str, example: str, **keys: str) -> BeforeValidator:
 
 
 def _forms(
-    entries: Mapping[str, Entry], key: str, need: str = "", takes: Mapping[str, str] | None = None, **options: object
+    entries: Mapping[str, Any], key: str, need: str = "", takes: Mapping[str, str] | None = None, **options: object
 ) -> WithJsonSchema:
     """JSON schema of `word`, `{word: number}`, `{word: {option: …}}` and `{name: word, option: …}`.
 
@@ -181,11 +182,22 @@ class Init(Strict):
 
 
 class Update(Strict):
-    """How a pathway's synapses learn; `gamma` scales it, `growth_limit` bounds ‖E‖ ÷ its initial value."""
+    """How a pathway's synapses learn; `gamma` scales it, `growth_limit` bounds ‖E‖ ÷ its initial value.
 
-    name: Annotated[str, _known(UPDATES, "update")]
+    `noise` is the deviation of what autoencoding and weight_mirror send through, where it is given.
+    """
+
+    name: Annotated[str, _known(ChainMap({"auto": AUTO_UPDATE}, UPDATES), "update")]
     gamma: Positive = 1.0
     growth_limit: Annotated[float, Field(gt=1), NUMBER] = 100.0
+    noise: NotNegative | None = None
+
+    @model_validator(mode="after")
+    def _noisy(self) -> Update:
+        if self.noise is not None and self.name not in NOISE:
+            message = f"update {self.name} has no noise"
+            raise schema_error("W007", message, f"only {' and '.join(NOISE)} have")
+        return self
 
 
 _RANK = {"type": "integer", "minimum": 1}
@@ -201,9 +213,9 @@ InitField = Annotated[Init, _named_number("scale", "{normal: 0.001}"), _forms(IN
 UpdateField = Annotated[
     Update,
     _named_number("gamma", "{kolen_pollack: 0.5}"),
-    _forms(UPDATES, "gamma", gamma=_GAMMA, growth_limit=_GROWTH),
+    _forms({"auto": AUTO_UPDATE, **UPDATES.known}, "gamma", gamma=_GAMMA, growth_limit=_GROWTH, noise=_SCALE),
 ]
-Rule = Annotated[str, _known(RULES, "target rule"), WithJsonSchema({"enum": list(RULES)})]
+Rule = Annotated[str, _known(TARGETS, "target rule"), WithJsonSchema({"enum": list(TARGETS.known)})]
 PHI_NAMES: dict[str, Any] = {"enum": list(ACTIVATIONS)}
 _PHIS = {name: Entry(name, "") for name in ACTIVATIONS}
 Activation = Annotated[str, _known(_PHIS, "activation"), WithJsonSchema(PHI_NAMES)]

@@ -39,6 +39,8 @@ CODES = {
     "W034": "the edge pathways that leave a region are of two kinds",
     "W037": "no transposed convolution leads from one feature map to the other",
     "W041": "the error synapses do not fit synapses.memory",
+    "W042": "autoencoding needs a pathway from a region that reads its target",
+    "W043": "rule equilibrium does not go together with another rule or kernel",
 }
 
 Pair = tuple[str, str]
@@ -65,6 +67,7 @@ def resolve(loaded: Loaded, graph: RegionGraph, batch: int) -> Resolved:
 
 #: what a wiring gets that says nothing: settings that were measured to train (docs/learning.md)
 DEFAULT_TARGET = Target(region="", rule="lra", beta=0.01, normalize=True)
+FREE_STEPS, NUDGED_STEPS = 12, 5  # settle five layers of a network; deeper ones need more
 
 
 class _Resolver:
@@ -88,6 +91,7 @@ class _Resolver:
         errors.add_node(self.graph.output)
         errors.add_edges_from(self.pathways)
         self._check_cycles(errors)
+        self._check_settling(targets)
         if self.complete:
             self._check_sources(errors)
             self._check_silent(errors, frozen)
@@ -222,6 +226,24 @@ class _Resolver:
             self.faults.add("W023", "the pathways form a cycle: " + " → ".join([*names, names[0]]), "pathways", k,
                             fix="leave one of these pathways out; every chain has to start at the output")  # fmt: skip
 
+    def _check_settling(self, targets: Mapping[str, Target]) -> None:
+        """All regions settle together, along the model's own edges, or none does."""
+        wired = {p.target for p in self.pathways.values()}
+        settles = {n for n in wired if targets[n].rule == "equilibrium"}
+        if not settles:
+            return
+        fix = "give all regions rule equilibrium, and the pathways {from: consumers, to: all, kernel: adjoint}"
+        others = sorted(wired - settles, key=self.graph.position.__getitem__)
+        if others:
+            self.faults.add("W043", f"'{others[0]}' has rule {targets[others[0]].rule}, others settle to an "
+                            "equilibrium; all regions settle together", "target", fix=fix)  # fmt: skip
+        for pair, p in self.pathways.items():
+            if p.kernel != "adjoint":
+                self.faults.add("W043", f"'{p.source}' → '{p.target}' has kernel {p.kernel}; states that settle hear "
+                                "each other through the model's own weights", "pathways", self.entry[pair],
+                                fix=fix)  # fmt: skip
+                return
+
     def _check_sources(self, errors: nx.DiGraph[str]) -> None:
         for (source, target), k in self.entry.items():
             if source != self.graph.output and not errors.in_degree(source):
@@ -256,6 +278,9 @@ class _Resolver:
         trainable = learns and self.graph.regions[name].learns
         if t.rule == "gradient":
             return Target(region=name, rule=t.rule, trainable=trainable)
+        if t.rule == "equilibrium":
+            return Target(name, t.rule, t.beta, trainable=trainable, free_steps=t.free_steps or FREE_STEPS,
+                          nudged_steps=t.nudged_steps or NUDGED_STEPS, step=t.step)  # fmt: skip
         # A displacement spread over a pooled map is divided by the positions of a cell: β counts per cell, or
         # z − φ(h − βd) would be lost to rounding.
         here = self.graph.regions[name]
@@ -288,4 +313,7 @@ def waves_of(errors: nx.DiGraph[str], position: Mapping[str, int]) -> tuple[tupl
 
 
 def _apply(target: Target, spec: TargetSpec) -> Target:
-    return replace(target, **spec.model_dump(exclude_none=True))
+    given = spec.model_dump(exclude_none=True)
+    settle = given.pop("settle", {})
+    names = {"free": "free_steps", "nudged": "nudged_steps", "step": "step"}
+    return replace(target, **given, **{names[k]: v for k, v in settle.items()})

@@ -33,6 +33,14 @@ from reclra_compile.spec.parts import (
 )
 
 
+class SettleSpec(Strict):
+    """How rule equilibrium settles (E13); a part left out keeps the value of the level above."""
+
+    free: Count | None = Field(default=None, description="steps of the free phase")
+    nudged: Count | None = Field(default=None, description="steps of each nudged phase")
+    step: Annotated[float, Field(gt=0, le=1), NUMBER] | None = Field(default=None, description="how far a step goes")
+
+
 class TargetSpec(Strict):
     """Target rule and its options (E2–E4); a part left out keeps the value of the level above."""
 
@@ -48,6 +56,7 @@ class TargetSpec(Strict):
     rescale: StrictBool | None = Field(
         default=None, description="set each sample's d to the length ‖h‖·‖e_L‖"
     )
+    settle: SettleSpec | None = Field(default=None, description="the phases of rule equilibrium")
 
 
 class PathwaySpec(Strict):
@@ -111,6 +120,8 @@ class TrainingSpec(Strict):
     lr_end: NotNegative | None = Field(default=None, description="the rate at which the polynomial schedule ends")
     power: Positive | None = Field(default=None, description="exponent of the polynomial schedule")
     readout_rate: Positive | None = Field(default=None, description="factor on the rate of local read-outs")
+    inverse_rate: Positive | None = Field(default=None, description="factor on the rate of learned inverses")
+    mirror_rate: Positive | None = Field(default=None, description="factor on the rate of noise-fed mirrors")
     beta2: NotNegative | None = Field(default=None, lt=1, description="decay of Adam's second moments")
     batch_size: Count | None = None
     epochs: Count | None = None

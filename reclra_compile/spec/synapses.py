@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from reclra_compile.ir import EDGE_KERNELS, Pathway, Region
-from reclra_compile.rules.catalogue import READOUTS, UPDATES_OF
+from reclra_compile.rules.catalogue import NOISE, can_have, reads_out, updates_of
 from reclra_compile.spec.collect import Faults
 from reclra_compile.spec.graph import RegionGraph
 from reclra_compile.spec.maps import CELLS, DEFAULT_CELLS, common, geometry, matrix, pooled, window_of
@@ -51,8 +51,10 @@ class Maker:
             scale=init.scale,
             gamma=update.gamma,
             growth_limit=update.growth_limit if update.name == "lra" else 0.0,
+            noise=NOISE.get(update.name, 0.0) if update.noise is None else update.noise,
             reason=reason,
         )
+        self._invertible(pathway)
         self._alike(pathway, siblings)
         return costed(pathway, a, b, self.batch, first=not siblings)
 
@@ -96,25 +98,33 @@ class Maker:
         return bare, ""
 
     def _update(self, kernel: str, source: str) -> Update:
-        update, allowed = self.spec.update or self.defaults.update, UPDATES_OF[kernel]
+        update, allowed = self.spec.update or self.defaults.update, updates_of(kernel)
         tied = self.spec.update is None and allowed == ("tied",)  # a default for synapses; a tied kernel has none
-        if update.name in READOUTS and source == self.graph.output and not self.graph.labelled:
+        if reads_out(update.name) and source == self.graph.output and not self.graph.labelled:
             return Update(name=allowed[0], gamma=update.gamma)  # a block's output has no labels to read out
         if update.name == "auto" or tied:
             name = "local_readout" if "local_readout" in allowed and self.graph.reads_out(source) else allowed[0]
             return update.model_copy(update={"name": name})
-        if update.name not in allowed:
+        if not can_have(kernel, update.name):
             here = "" if self.spec.update else f"; give entry {self.k + 1} of the pathways its own `update:`"
             self.faults.add("W028", f"kernel {kernel} cannot have update '{update.name}'", *self._at("update"),
                             fix=f"{kernel} takes {' or '.join(allowed)}{here}")  # fmt: skip
         elif self.edge and update.gamma != 1.0:
             self.faults.add("W028", f"kernel {kernel} takes no gamma: its synapses get the forward update itself",
                             *self._at("update"), fix=f"write 'update: {update.name}'")  # fmt: skip
-        elif update.name in READOUTS and not self.graph.reads_out(source):
+        elif reads_out(update.name) and not self.graph.reads_out(source):
             self.faults.add("W029", f"{update.name} cannot read out for '{source}': only the output region has labels",
                             *self._at("update"),
                             fix="write 'update: kolen_pollack' in entries that come from inner regions")  # fmt: skip
         return update
+
+    def _invertible(self, p: Pathway) -> None:
+        """An inverse is learned of one region's forward pass."""
+        if p.update == "autoencoding" and p.source not in self.graph.consumers(p.target):
+            self.faults.add("W042", f"'{p.source}' does not read '{p.target}', so there is no forward pass between "
+                            "them for autoencoding to undo", *self._at("update"),
+                            fix="use `from: next` between regions that follow each other, and kernel adjoint from "
+                            "the output")  # fmt: skip
 
     def _init(self, kernel: str, a: Region, b: Region) -> Init:
         init = self.spec.init or self.defaults.init
@@ -210,13 +220,17 @@ def costed(p: Pathway, a: Region, b: Region, batch: int, first: bool) -> Pathway
     """The pathway from `b` to `a` with its stored entries and FLOPs; a region's VJP counts on its first edge."""
     if p.edge:
         stored = b.weight_count if p.kernel == "mirror" and first else 0
-        return replace(p, synapses=stored, flops=b.input_flops if first else 0)
+        # mirror mode: noise through the forward weights, and the correlation of the two
+        learned = 4 * batch * stored if p.update == "weight_mirror" else 0
+        return replace(p, synapses=stored, flops=b.input_flops if first else 0, update_flops=learned)
     rows, columns, cells = matrix(p, a, b)
     entries = p.rank * (rows + columns) if p.kernel == "low_rank" else rows * columns
     once = 2 * batch * cells * entries
     # the factors of low_rank get an update each, which takes two products
     products = 2 if p.kernel == "low_rank" else 1
-    times = {"fixed": 0, "local_readout": 1 + products}.get(p.update, products)
-    bias = columns if p.update in READOUTS else 0
-    reads = 2 if p.update == "local_loss" else 1  # its displacement begins with the read-out
-    return replace(p, synapses=entries + bias, flops=reads * once, update_flops=times * once)
+    times = {"fixed": 0, "local_readout": 1 + products, "autoencoding": 1 + products}.get(p.update, products)
+    bias = columns if reads_out(p.update) else a.channels if p.update == "autoencoding" else 0
+    # displacements that begin with the read-out, and differences of two inversions
+    reads = 2 if p.update in ("local_loss", "autoencoding") else 1
+    again = b.forward_flops if p.update == "autoencoding" else 0  # noise through the source's forward pass
+    return replace(p, synapses=entries + bias, flops=reads * once, update_flops=times * once + again)
