@@ -352,8 +352,12 @@ def test_sound_wirings_give_no_warnings_once_they_learn(name: str) -> None:
     assert document("-w", name, "--steps", "120")["warnings"] == []
 
 
-@pytest.mark.parametrize("name", sorted(set(shipped()) - {"backprop", "depth1", "depth2", "lra_e", "kolen_pollack"}))
-def test_every_shipped_wiring_can_be_diagnosed(name: str) -> None:
+OTHER = {"blocks_nested", "equilibrium_propagation", "feedback_alignment_bp", "groups", "sign_symmetry",
+         "target_propagation", "weight_mirror"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(OTHER & set(shipped())))
+def test_wirings_of_every_kind_can_be_diagnosed(name: str) -> None:
     report = document("-w", name, "--steps", "1")
     assert any(r["angle"] is not None for r in report["regions"])
     assert report["regions"][-1]["error"] is not None

@@ -11,6 +11,7 @@ from click_default_group import DefaultGroup
 
 from reclra_compile import __version__
 from reclra_compile.cli.compile_command import compile_
+from reclra_compile.cli.diagnose_command import diagnose
 from reclra_compile.cli.regions_command import regions
 from reclra_compile.cli.reproduce_command import reproduce
 from reclra_compile.cli.search_command import search
@@ -25,6 +26,7 @@ Examples:
   reclra-compile model.py:net -w my.yaml -o net.plan
   reclra-compile train model.py --compare backprop
   reclra-compile regions model.py --granularity block
+  reclra-compile diagnose model.py -w depth1     why it does not learn, and what to change
   reclra-compile wirings                         what can follow --wiring
   reclra-compile check my.yaml model.py          every fault of a wiring at once
   reclra-compile train --help                    data, settings, seeds, resuming
@@ -80,7 +82,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compile_, train, regions, check, wirings, schema, reproduce, search):
+for _command in (compile_, train, diagnose, regions, check, wirings, schema, reproduce, search):
     main.add_command(_command)
 
 if __name__ == "__main__":
