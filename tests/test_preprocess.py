@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reclra_compile.cli.main import main
 from reclra_compile.cli.training_view import TrainingView
+from reclra_compile.data import preprocess
 from reclra_compile.data.augment import augmentation, cropped, flipped
 from reclra_compile.data.preprocess import (
     KINDS,
@@ -114,6 +115,21 @@ def test_whole_chain_on_a_data_set_is_fitted_on_its_training_part() -> None:
     again = preprocessed(colours(), "gcn_zca")
     assert np.array_equal(again.x_train, data.x_train), "the same bits each time"
     assert plain.x_train.dtype == np.uint8, "the data set itself is left alone"
+
+
+def test_fitted_whitening_is_kept_for_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(preprocess, "_KEPT_FROM", 40)
+    first = preprocessed(colours(), "gcn_zca")
+    (file,) = (tmp_path / "reclra-compile").glob("zca-*.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "fit_whitening", None)
+        assert np.array_equal(preprocessed(colours(), "gcn_zca").x_test, first.x_test)
+    other = preprocessed(colours(50), "gcn_zca")
+    assert len(list((tmp_path / "reclra-compile").glob("zca-*.npz"))) == 2
+    assert not np.array_equal(other.x_test, first.x_test)
+    file.write_bytes(file.read_bytes()[:100])
+    assert np.array_equal(preprocessed(colours(), "gcn_zca").x_test, first.x_test), "a damaged cache is made anew"
 
 
 def test_other_test_images_do_not_change_the_training_part() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from reclra_compile.cli.errors import Faults
+from reclra_compile.cli.report import console
 from reclra_compile.compiler import compile, plan_for
 from reclra_compile.data.faults import problem
 from reclra_compile.data.imagefolder import ImageFolder, image_folder
@@ -106,8 +107,9 @@ def set_up(options: dict[str, Any]) -> Setup:
         with faults.collected():
             warmup_share(with_flags(plan.training, **job.flags))
     faults.report()
-    if isinstance(data, DataSet):
-        data = preprocessed(data, options["preprocess"])  # last, as whitening takes its time
+    if isinstance(data, DataSet) and options["preprocess"] != "none":
+        with console(stderr=True).status(f"preprocessing ({options['preprocess']})"):
+            data = preprocessed(data, options["preprocess"])  # last, as whitening takes its time
     return Setup(replace(job, data=data), members, plans)
 
 

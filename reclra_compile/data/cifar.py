@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reclra_compile.data.cache import cache_file, cached, keep
 from reclra_compile.data.faults import problem, why
 from reclra_compile.data.images import decode_jpeg, pillow
 from reclra_compile.data.readers import (
@@ -28,7 +27,6 @@ from reclra_compile.data.readers import (
     open_npz,
     read_bytes,
 )
-from reclra_compile.errors import DataError
 
 CLASSES = 10
 
@@ -96,7 +94,7 @@ def _read_packed(npz: Npz) -> Parts:
     if images is None:
         image = pillow("a cifar10.npz of packed JPEGs")
         images = {part: _decoded(image, npz, part, o) for part, o in offsets.items()}
-        _keep(cache, images)
+        keep(cache, {f"x_{part}": x for part, x in images.items()})
     arrays = {f"x_{part}": x for part, x in images.items()} | {f"y_{part}": y for part, y in labels.items()}
     return checked_parts(arrays, dict.fromkeys(KERAS_KEYS, npz.file), CLASSES)
 
@@ -143,10 +141,6 @@ def _decoded(image: Any, npz: Npz, part: str, offsets: Array) -> Array:
 
 def _cache_file(file: Path, offsets: dict[str, Array]) -> Path | None:
     """Where this file's decoded images are kept; None where there is no place for a cache."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    folder = home if os.path.isabs(home) else os.path.join(os.path.expanduser("~"), ".cache")
-    if not os.path.isabs(folder):
-        return None
     try:
         stat = file.stat()
     except OSError:
@@ -154,29 +148,14 @@ def _cache_file(file: Path, offsets: dict[str, Array]) -> Path | None:
     digest = hashlib.sha256(f"1 {stat.st_size} {stat.st_mtime_ns}".encode())
     for part in ("train", "test"):
         digest.update(np.ascontiguousarray(offsets[part], np.int64).tobytes())
-    return Path(folder, "reclra-compile", f"cifar10-{digest.hexdigest()[:24]}.npz")
+    return cache_file(f"cifar10-{digest.hexdigest()[:24]}")
 
 
 def _cached(cache: Path | None, counts: dict[str, int]) -> dict[str, Array] | None:
     """The decoded images of an earlier run; None where there are none or the cache is damaged."""
-    if cache is None or not os.path.isfile(cache):
+    kept = cached(cache, [f"x_{part}" for part in counts])
+    if kept is None:
         return None
-    try:
-        with open_npz(cache) as npz:
-            images = {part: npz.array(f"x_{part}") for part in counts}
-    except DataError:
-        return None
+    images = {part: kept[f"x_{part}"] for part in counts}
     good = all(x.dtype == np.uint8 and x.ndim == 4 and len(x) == counts[part] for part, x in images.items())
     return images if good else None
-
-
-def _keep(cache: Path | None, images: dict[str, Array]) -> None:
-    """Write the cache in one step, so that no reader meets half a file; without success it is no loss."""
-    if cache is None:
-        return
-    with contextlib.suppress(OSError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:
-            whole = Path(scratch, cache.name)
-            np.savez(whole, x_train=images["train"], x_test=images["test"])
-            os.replace(whole, cache)

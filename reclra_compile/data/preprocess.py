@@ -5,10 +5,12 @@ What is fitted is fitted on the training part. Images are rows of pixels in [0, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from reclra_compile.data.cache import cache_file, cached, keep
 from reclra_compile.data.faults import problem
 from reclra_compile.data.readers import Array
 from reclra_compile.data.sets import DataSet, pixels
@@ -26,6 +28,8 @@ ZCA_EPSILON = 0.1
 _CONSTANT = 1e-6
 #: rows worked on at once, so that no second copy of a data set is made
 _CHUNK = 2000
+#: pixels from which on a fitted whitening is kept: decomposing the covariance of fewer takes no time
+_KEPT_FROM = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,24 @@ def fit_whitening(x: Tensor, epsilon: float = ZCA_EPSILON) -> Whitening:
     values, vectors = torch.linalg.eigh(covariance / len(x))
     matrix = (vectors * (values.clamp(min=0) + epsilon).rsqrt()) @ vectors.T
     return Whitening(mean.float(), matrix.float())
+
+
+def kept_whitening(x: Tensor, epsilon: float = ZCA_EPSILON) -> Whitening:
+    """As `fit_whitening`, bit by bit, but fitted once for the same rows and threads, and kept in the user's cache."""
+    import torch
+
+    if x.shape[1] < _KEPT_FROM:
+        return fit_whitening(x, epsilon)
+    # sums of float32 depend on how the work is divided
+    digest = hashlib.sha256(f"1 {tuple(x.shape)} {epsilon} {torch.get_num_threads()} {torch.__version__}".encode())
+    digest.update(x.numpy().data)
+    file = cache_file(f"zca-{digest.hexdigest()[:24]}")
+    kept = cached(file, ("mean", "matrix"))
+    if kept is not None:
+        return Whitening(torch.from_numpy(kept["mean"]), torch.from_numpy(kept["matrix"]))
+    white = fit_whitening(x, epsilon)
+    keep(file, {"mean": white.mean.numpy(), "matrix": white.matrix.numpy()})
+    return white
 
 
 def _chunks(x: Tensor) -> Iterator[Tensor]:
@@ -125,7 +147,7 @@ def preprocessed(data: DataSet, kind: str) -> DataSet:
         for x in rows:
             contrast_normalized_(x)
         if kind == "gcn_zca":
-            whitening = fit_whitening(rows[0])
+            whitening = kept_whitening(rows[0])
             for x in rows:
                 whitening.apply_(x)
     train, valid, test = (_stored(x) for x in parts)
