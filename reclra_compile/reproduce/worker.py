@@ -133,22 +133,23 @@ def serve() -> None:
 
     with contextlib.redirect_stdout(sys.stderr):  # a model's file may print
         for line in sys.stdin:
-            report(_answer(json.loads(line), report))
+            request = json.loads(line)
+            folder = Path(request["folder"]) if request["folder"] else None
+            report(answer(Case(**request["case"]), folder, request["data_dir"], request["device"], report))
 
 
-def _answer(request: dict[str, Any], report: Report) -> dict[str, Any]:
-    case, folder = Case(**request["case"]), Path(request["folder"]) if request["folder"] else None
+def answer(case: Case, folder: Path | None, data_dir: str | None, device: str, report: Report) -> dict[str, Any]:
+    """{"result"} of a case, or {"faults"} where it has none, whatever went wrong in it."""
     try:
-        result = run_case(case, folder, request["data_dir"], request["device"], report)
+        return {"result": run_case(case, folder, data_dir, device, report)}
     except ReclraError as error:
-        return {"faults": [{"code": f.code, "message": f.message, "fix": f.fix} for f in error.faults]}
+        faults = error.faults
     except OSError:  # who asked is gone
         raise
     except Exception as error:  # the row has failed; the rows after it need not
         traceback.print_exc()
-        fault = Fault("R005", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        return {"faults": [{"code": fault.code, "message": fault.message, "fix": fault.fix}]}
-    return {"result": result}
+        faults = (Fault("R005", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"),)
+    return {"faults": [{"code": f.code, "message": f.message, "fix": f.fix} for f in faults]}
 
 
 if __name__ == "__main__":
