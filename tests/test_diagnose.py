@@ -16,9 +16,11 @@ import torch.nn.functional as F
 import yaml
 from click.testing import CliRunner, Result
 from models import build
+from rich.console import Console
 from torch import Tensor, nn
 
 import reclra_compile as rc
+from reclra_compile.cli.diagnose_view import regions_table
 from reclra_compile.cli.main import main
 from reclra_compile.diagnose.advice import CODES, findings
 from reclra_compile.diagnose.facts import Diagnosis, Finding, Probe, RegionFacts
@@ -314,7 +316,7 @@ PROVOKED: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...], str]] = {
     "G006": ("small.py", "depth1", {"target": lra(beta=1e-7)}, ("--steps", "20"), "target.beta: 0.01"),
     "G007": ("small.py:steep", "depth1", {}, ("--steps", "4"), "initial weights"),
     "G008": ("small.py", "lra_e", {}, ("--lr", "0.5", "--steps", "40"), "--lr"),
-    "G009": ("small.py", "direct_feedback_alignment", {}, ("--steps", "1"), "kolen_pollack"),
+    "G009": ("small.py", "direct_feedback_alignment", {}, ("--steps", "2"), "kolen_pollack"),
     "G011": ("small.py", "lra_e", {"target": lra(beta=0.001, normalize=False)}, ("--steps", "4"), "normalize: true"),
     "G012": ("small.py", "feedback_alignment", {"synapses": {"init": {"fan_in": 3000.0}, "update": "fixed"}},
              ("--steps", "4"), "init"),
@@ -436,6 +438,18 @@ def test_pictures_bear_what_is_missing_and_what_is_not_finite() -> None:
     ET.fromstring(text)
     assert "nan" not in text and "inf" not in text and "and 12 between them" in text and "no updates" in text
     assert "<script" not in to_html(made, findings(made))
+
+
+def test_a_narrow_screen_goes_without_some_columns() -> None:
+    facts = RegionFacts("0", 12.3, 1.0, 1.0, 0.0123, 0.4, 0.5, 12.3, 123.0, 0.5, 1.2e-5)
+    made = diagnosis(2, facts)
+    for room, missing in ((None, set()), (79, {"growth"}), (60, {"growth", "error/z"})):
+        out = Console(width=room or 200)
+        table = regions_table(made, room)
+        titles = {str(c.header) for c in table.columns}
+        assert {title for title, _ in COLUMNS} - titles >= missing
+        assert {"region", "angle", "jump", "dead", "‖E‖"} <= titles
+        assert room is None or out.measure(table).maximum <= room
 
 
 def test_names_in_the_page_are_text() -> None:

@@ -11,16 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from reclra_compile.cli.report import print_report, room_of, widen
-from reclra_compile.cli.tables import NAME, NUMBER, table
+from reclra_compile.cli.tables import GAP, NAME, NUMBER, SHORTEST, table
 from reclra_compile.diagnose.facts import Diagnosis, Finding, finite
 from reclra_compile.diagnose.words import COLUMNS, grouped, percent, row, short
+
+#: columns that a narrow screen goes without, the first first; --json and --out have them all
+DISPENSABLE = ("growth", "error/z", "aim", "saturated", "D(Θ)")
 
 
 def print_diagnosis(d: Diagnosis, found: Sequence[Finding]) -> None:
     """The report on standard output."""
 
     def draw(out: Console) -> None:
-        course, regions = _course(d), _regions(d, room_of(out))
+        course, regions = _course(d), regions_table(d, room_of(out))
         widen(out, course, regions)
         s = d.settings
         out.print(Text.assemble((d.plan.model, "bold"), " × ", (d.plan.name, "bold")))
@@ -55,9 +58,24 @@ def _course(d: Diagnosis) -> Table:
     return table("course", [(title, NUMBER) for title in titles], rows, None, None)
 
 
-def _regions(d: Diagnosis, room: int | None) -> Table:
+def regions_table(d: Diagnosis, room: int | None) -> Table:
+    """A row per region at the last probe, of as many columns as fit `room` characters (None: all)."""
     columns = [(title, NUMBER if numeric else NAME) for title, numeric in COLUMNS]
-    return table(f"regions after step {d.last.step}", columns, [row(r) for r in d.last.regions], None, room)
+    rows = [list(row(r)) for r in d.last.regions]
+    for title in DISPENSABLE:
+        if room is None or _width(columns, rows) <= room:
+            break
+        k = [name for name, _ in columns].index(title)
+        del columns[k]
+        for cells in rows:
+            del cells[k]
+    return table(f"regions after step {d.last.step}", columns, rows, None, room)
+
+
+def _width(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> int:
+    """Characters that the table takes, with names that may break."""
+    wide = (max(len(title), *(len(r[k]) for r in rows)) for k, (title, _) in enumerate(columns) if k)
+    return SHORTEST + sum(GAP + w for w in wide)
 
 
 def diagnosis_json(d: Diagnosis, found: Sequence[Finding]) -> str:

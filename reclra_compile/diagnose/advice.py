@@ -142,24 +142,25 @@ def _dead(c: Case) -> Found | None:
     share, start = c.last.dead, c.first.dead
     if share is None or start is None or share <= DEAD or c.is_output:
         return None
+    fix = "other initial weights" if start > DEAD else f"lower --lr (now {c.lr})"
     return Found(
         share,
         f"{100 * share:.0f} % of the units give the same for every sample ({100 * start:.0f} % at the start)",
-        f"lower --lr (now {c.lr}), or use an activation without a flat half (tanh, elu)",
+        f"{fix}, or use an activation without a flat half (tanh, elu)",
     )
 
 
 def _angle(c: Case) -> Found | None:
-    angle = c.last.angle
-    if not c.trained or angle is None or not RIGHT_ANGLE <= angle <= AWAY or _vanished(c):
+    angle = c.angle
+    if angle is None or not RIGHT_ANGLE <= angle <= AWAY or _vanished(c):
         return None
     message = f"ΔW is at {angle:.0f}° to the gradient: the error carries no learning signal"
     return Found(-abs(90.0 - angle), message, _better_synapses(c))
 
 
 def _away(c: Case) -> Found | None:
-    angle = c.last.angle
-    if not c.trained or angle is None or angle <= AWAY:
+    angle = c.angle
+    if angle is None or angle <= AWAY:
         return None
     return Found(angle, f"ΔW is at {angle:.0f}° to the gradient: following it raises the loss", _better_synapses(c))
 

@@ -26,9 +26,11 @@ class Case:
         return self.region.name == self.diagnosis.plan.waves[0][0]
 
     @property
-    def trained(self) -> bool:
-        """False where all that is known is from before the first step."""
-        return self.diagnosis.last.step > 0
+    def angle(self) -> float | None:
+        """The smaller angle of the last two probes after the first step, so that one odd batch is no finding."""
+        probes = [p for p in self.diagnosis.probes if p.step > 0][-2:]
+        angles = [a for p in probes if (a := p.of(self.region.name).angle) is not None]
+        return min(angles, default=None)
 
     @property
     def phi(self) -> str:
