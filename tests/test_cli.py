@@ -23,7 +23,7 @@ from reclra_compile.spec.load import json_schema, shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = str(ROOT / "examples" / "mlp_digits.py")
-COMMANDS = ("compile", "train", "check", "wirings", "schema")
+COMMANDS = ("compile", "train", "diagnose", "check", "wirings", "schema")
 
 DEEP = """
 import torch

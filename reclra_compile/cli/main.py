@@ -26,7 +26,7 @@ Examples:
   reclra-compile model.py:net -w my.yaml -o net.plan
   reclra-compile train model.py --compare backprop
   reclra-compile regions model.py --granularity block
-  reclra-compile diagnose model.py -w depth1     why it does not learn, and what to change
+  reclra-compile diagnose model.py -w depth1     what hinders it from learning
   reclra-compile wirings                         what can follow --wiring
   reclra-compile check my.yaml model.py          every fault of a wiring at once
   reclra-compile train --help                    data, settings, seeds, resuming
