@@ -62,7 +62,7 @@ def _forward(task: Task, linked: Linked) -> Step:
 
 
 def _loss(task: Task, linked: Linked) -> Step:
-    output, y, loss, d = (linked.slot(n) for n in (linked.plan.output, "y", "loss", "d.loss"))
+    output, y, loss, d = (linked.slot(n) for n in (task.reads[0], "y", "loss", "d.loss"))
     loss_fn = linked.loss_fn
 
     def run(v: Slots) -> None:
