@@ -22,7 +22,7 @@ from reclra_compile.cli.train_command import DATA, train
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
               help="end after N optimizer steps  [default: 200, or all of --epochs]")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N",
-              help="length of the learning rate's schedule  [default: *]")  # fmt: skip
+              help="length of the learning rate's schedule, and of training without --steps  [default: *]")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="samples per step  [default: *]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="learning rate  [default: *]")
 @click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw"]), help="sgd has momentum 0.9  [default: *]")
