@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         WiringError,
     )
     from reclra_compile.ir import Pathway, Plan, Region, Target, Task
+    from reclra_compile.rules.registry import register_target, register_update
     from reclra_compile.runtime.program import Discrepancy, Program
     from reclra_compile.spec.load import load_wiring, shipped
     from reclra_compile.spec.schema import Wiring
@@ -41,6 +42,7 @@ _EXPORTS = {
         "DataError", "Fault", "ModelError", "PlanError", "ReclraError", "TrainingError", "UserError", "WiringError",
     ),
     "reclra_compile.ir": ("Pathway", "Plan", "Region", "Target", "Task"),
+    "reclra_compile.rules.registry": ("register_target", "register_update"),
     "reclra_compile.runtime.program": ("Discrepancy", "Program"),
     "reclra_compile.spec.load": ("load_wiring", "shipped"),
     "reclra_compile.spec.schema": ("Wiring",),
@@ -69,6 +71,8 @@ __all__ = [
     "compile",
     "load_wiring",
     "plan_for",
+    "register_target",
+    "register_update",
     "shipped",
     "write_picture",
 ]

@@ -94,7 +94,7 @@ def wiring(kind: str, depth: int, rule: dict | None = None, update: object = "lr
     }
 
 
-@pytest.mark.parametrize("phi", ["relu", "tanh", "elu", "sign"])
+@pytest.mark.parametrize("phi", ["relu", "tanh", "elu", "sigmoid", "sign"])
 @pytest.mark.parametrize("depth", range(2, 10))
 @pytest.mark.parametrize("kind", WIRINGS)
 def test_E1_to_E6_algorithm_1(kind: str, depth: int, phi: str) -> None:

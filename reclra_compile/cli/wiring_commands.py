@@ -43,15 +43,16 @@ def check(wiring: str, model: str | None, as_json: bool) -> str:
     from reclra_compile.spec.load import load_wiring
 
     faults = Faults()
-    with faults.collected():
-        loaded = load_wiring(wiring)
-    warnings: tuple[str, ...] = ()
     if model is not None:
         from reclra_compile.compiler import plan_for
         from reclra_compile.frontend.load_model import load_model
 
-        with faults.collected():
+        with faults.collected():  # before the wiring: the file may register rules that it names
             found = load_model(model)
+    with faults.collected():
+        loaded = load_wiring(wiring)
+    warnings: tuple[str, ...] = ()
+    if model is not None:
         faults.report()
         with found.blamed():
             warnings = plan_for(found.model, found.inputs, wiring).warnings

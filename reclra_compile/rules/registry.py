@@ -17,9 +17,9 @@ from typing import Any, Generic, TypeVar
 from reclra_compile.errors import Fault, UserError
 
 CODES = {
-    "R001": "a rule is registered under a name that is taken",
-    "R002": "a rule reads a value that does not exist",
-    "R003": "a rule's entry point cannot be imported",
+    "L001": "a rule is registered under a name that is taken",
+    "L002": "a rule reads a value that does not exist",
+    "L003": "a rule's entry point cannot be imported",
 }
 TARGET_READS = ("z", "h", "d", "phi", "beta")
 UPDATE_READS = ("z", "h", "d", "e", "y", "loss", "r", "x")
@@ -73,10 +73,10 @@ class Registry(Mapping[str, Rule], Generic[Rule]):
         self._rules: dict[str, Rule] = {}
 
     def add(self, rule: Rule) -> None:
-        """Enter a rule; raises UserError (R001) where its name stands for another one."""
+        """Enter a rule; raises UserError (L001) where its name stands for another one."""
         known = self._rules.get(rule.name)
         if rule.name in _RESERVED or (known is not None and _home(known) != _home(rule)):
-            fault = Fault("R001", f"there is a {self.what} '{rule.name}' already", fix="choose another name")
+            fault = Fault("L001", f"there is a {self.what} '{rule.name}' already", fix="choose another name")
             raise UserError(fault)
         self._rules[rule.name] = rule
 
@@ -113,7 +113,7 @@ class Registry(Mapping[str, Rule], Generic[Rule]):
 
     def _broken(self, point: EntryPoint, why: str) -> UserError:
         message = f"the {self.what} '{point.name}' comes from {point.value}, which does not work: {why}"
-        return UserError(Fault("R003", message, fix="mend or uninstall the package that provides it"))
+        return UserError(Fault("L003", message, fix="mend or uninstall the package that provides it"))
 
 
 def _home(rule: TargetRule | SynapseUpdate) -> tuple[str, str]:
@@ -129,7 +129,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def register_target(name: str, *, derivative: bool = False) -> Callable[[Function], Function]:
     """Enter a function as the target rule `name`: it returns y, (N, …), from any of z, h, d, phi, beta by name.
 
-    With `derivative` the weight update multiplies e = z − y by φ'(h). Raises UserError (R001, R002).
+    With `derivative` the weight update multiplies e = z − y by φ'(h). Raises UserError (L001, L002).
     """
 
     def enter(function: Function) -> Function:
@@ -147,7 +147,7 @@ def register_update(
 
     Its parameters name what it reads: z, h, d of the target region, e of the source, each (N, …), and labels y;
     with `readout` z, pooled to the cells of its kernel, and r, the error of the region's own read-out of the
-    output. e and r are divided by N where the loss is a mean. Raises UserError (R001, R002).
+    output. e and r are divided by N where the loss is a mean. Raises UserError (L001, L002).
     """
 
     def enter(function: Function) -> Function:
@@ -168,5 +168,5 @@ def _reads(function: Callable[..., Any], name: str, known: tuple[str, ...]) -> t
     unknown = [f"'{r}'" for r in reads if r not in known]
     if unknown:
         message = f"the rule '{name}' reads {', '.join(unknown)}, which does not exist"
-        raise UserError(Fault("R002", message, fix=f"name its parameters among {', '.join(known)}"))
+        raise UserError(Fault("L002", message, fix=f"name its parameters among {', '.join(known)}"))
     return reads

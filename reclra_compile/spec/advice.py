@@ -5,6 +5,8 @@ from __future__ import annotations
 from reclra_compile.ir import Region
 from reclra_compile.spec.resolve import Resolved
 
+BOUNDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "relu6", "sign")
+
 
 def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, ...]:
     """One sentence per doubtful setting, with the change that helps."""
@@ -31,6 +33,13 @@ def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, 
         found.append(
             f"E6 with its printed sign on {_some(printed)}: these synapses grow without bound under gradient "
             "descent (held at growth_limit × their initial norm); local_readout or kolen_pollack learn better"
+        )
+    unbounded = [t.region for t in resolved.targets if t.rule == "equilibrium" and by_name[t.region].parameters
+                 and by_name[t.region].phi not in BOUNDED]  # fmt: skip
+    if unbounded:
+        found.append(
+            f"{by_name[unbounded[0]].phi} units settle without a bound on {_some(unbounded)}, and their states may "
+            "grow from step to step; use tanh, sigmoid or hardtanh units, or a smaller `settle: {step: …}`"
         )
     maps = [p.name for p in resolved.pathways if p.update == "fixed" and len(by_name[p.target].shape) > 1]
     if maps:
