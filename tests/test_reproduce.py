@@ -226,6 +226,9 @@ def test_a_stopped_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
     result = worker.run_case(case, tmp_path, None, "cpu", lambda event: epochs.append(event["epoch"]))
     assert epochs == [2, 3]
     assert (result["test_error"], result["train_error"]) == (whole["test_error"], whole["train_error"])
+    (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
+    result = worker.run_case(case, tmp_path, None, "cpu", lambda event: None)
+    assert result["test_error"] == whole["test_error"]
 
 
 def test_a_killed_command_loses_no_finished_run(tmp_path: Path) -> None:

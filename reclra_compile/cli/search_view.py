@@ -17,7 +17,7 @@ from reclra_compile.reproduce.cases import chosen
 from reclra_compile.reproduce.edit import write_row
 from reclra_compile.reproduce.page import time_of
 from reclra_compile.reproduce.search import Search, Trials, grid, points, shown
-from reclra_compile.reproduce.tables import load_table
+from reclra_compile.reproduce.tables import load_table, trials_folder
 
 SHOWN = 12
 
@@ -30,7 +30,7 @@ def carry_out(options: dict[str, Any]) -> str | None:
         there = ", ".join(r.data for r in spec.spec.rows if r.row.lower() == options["row"].lower())
         message = f"the row '{options['row']}' is not on {options['data']}"
         raise UserError(Fault("R003", message, fix=f"it is on {there}"))
-    trials = Trials(Path(options["trials"] or spec.file.parent / "trials" / f"{spec.spec.table}.jsonl"))
+    trials = Trials(Path(options["trials"] or trials_folder(spec) / f"{spec.spec.table}.jsonl"))
     where = points(grid(options["grid"]), options["draws"], options["seed"])
     search = Search(spec, rows[0], options["scale"], where, options["seeds"], trials)
     todo = search.todo()

@@ -6,11 +6,15 @@ import os
 import platform
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
+from reclra_compile.ir import Training
 from reclra_compile.reproduce.schema import Scale
 from reclra_compile.reproduce.summary import Line, tally
 from reclra_compile.reproduce.tables import Table
 
+MAIN = ("optimizer", "lr", "schedule", "batch_size", "epochs")  #: settings that are always said
 SETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 TITLES = ("row", "data set", "{} error", "paper", "gap", "train error", "paper", "epochs", "time", "verdict")
 
@@ -72,10 +76,16 @@ def _settings(lines: Sequence[Line]) -> list[str]:
         wiring = record["case"]["wiring"]
         named = line.row.wiring if isinstance(line.row.wiring, str) else "its own"
         changed = " with changes" if isinstance(wiring, dict) and line.row.change else ""
-        settings = ", ".join(f"{k} {v:g}" if isinstance(v, int | float) else f"{v}"
-                             for k, v in record["settings"].items())  # fmt: skip
+        settings = _said(record["settings"])
         out.append(f"| {line.row.row} | {line.row.data} | `{named}`{changed} | {settings} | {line.row.found} |")
     return [*out, ""]
+
+
+def _said(settings: dict[str, Any]) -> str:
+    """Settings in a line; those that do nothing here are left out."""
+    plain = asdict(Training())
+    said = [(k, v) for k, v in settings.items() if k in MAIN or v != plain.get(k)]
+    return ", ".join(f"{k} {v:g}" if isinstance(v, int | float) else str(v) for k, v in said)
 
 
 def _seeds(line: Line) -> str:

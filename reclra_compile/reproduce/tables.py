@@ -69,6 +69,11 @@ def shipped() -> dict[str, Path]:
     return {}
 
 
+def trials_folder(table: Table) -> Path:
+    """Where trials of a table are kept: beside its file, but never among the files of an installed package."""
+    return Path("trials") if table.file.parent == _TABLES[0] else table.file.parent / "trials"
+
+
 def load_table(source: str | os.PathLike[str]) -> Table:
     """The table of a shipped name or a file; raises UserError (R001 to R003) with every fault found."""
     file = Path(source)

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -26,12 +27,12 @@ from reclra_compile import __version__
 from reclra_compile.compiler import plan_for
 from reclra_compile.data.preprocess import preprocessed
 from reclra_compile.data.sets import DataSet, load
-from reclra_compile.errors import Fault, ReclraError
+from reclra_compile.errors import Fault, ReclraError, TrainingError
 from reclra_compile.frontend.example import example_of
 from reclra_compile.frontend.load_model import load_model
 from reclra_compile.reproduce.cases import Case
 from reclra_compile.train.brought import brought_loss
-from reclra_compile.train.job import Job, Member
+from reclra_compile.train.job import Job, Member, Result
 from reclra_compile.train.loop import Epoch, Run
 from reclra_compile.train.trial import PARTS, measure_on
 
@@ -83,7 +84,7 @@ def run_case(case: Case, folder: Path | None, data_dir: str | None, device: str,
     heard = _Hears(report)
     member = Member(case.row, case.wiring, None, case.seed, folder)
     started = time.perf_counter()
-    result = job.run(member, heard)
+    result = _from_checkpoint_or_anew(job, member, heard)
     run = heard.run
     assert run is not None
     errors: dict[str, Any] = {"train_error": None, "valid_error": None, "test_error": None}
@@ -101,6 +102,17 @@ def run_case(case: Case, folder: Path | None, data_dir: str | None, device: str,
         "flops_ratio": plan.cost.ratio, "parameters": sum(r.parameter_count for r in plan.regions),
         "versions": {"reclra_compile": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }  # fmt: skip
+
+
+def _from_checkpoint_or_anew(job: Job, member: Member, heard: _Hears) -> Result:
+    """Train; a checkpoint that is damaged, or of an earlier version of the code, is dropped."""
+    try:
+        return job.run(member, heard)
+    except TrainingError as error:
+        if member.folder is None or {f.code for f in error.faults} - {"T020", "T021"}:
+            raise
+        shutil.rmtree(member.folder)
+        return job.run(member, heard)
 
 
 def _data(case: Case, data_dir: str | None) -> DataSet:
