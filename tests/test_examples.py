@@ -21,7 +21,7 @@ SMALL = {
     "cnn.py": ("digits", "mnist", "cifar10"), "vit.py": ("digits", "cifar10"), "mlp_mixer.py": ("digits", "cifar10"),
     "gpt.py": ("build_model",), "autoencoder.py": ("build_model",), "tabular.py": ("build_model",),
     "lstm.py": ("build_model",), "resnet_cifar.py": ("conv16", "perturbative16"), "mlp_digits.py": ("build_model",),
-    "mlp_mnist.py": ("relu", "sign"), "figure1.py": ("build_model",),
+    "mlp_mnist.py": ("relu", "sign"), "mlp_figure2.py": ("sigmoid", "tanh"), "figure1.py": ("build_model",),
 }  # fmt: skip
 BUILDERS = [f"{file}:{name}" for file, names in SMALL.items() for name in names]
 
