@@ -388,6 +388,8 @@ def test_a_search_keeps_its_trials_and_does_not_repeat_them(table: Path, inside:
     assert all("test_error" not in t and t["valid_error"] > 0 for t in trials)
     result = invoke(*words, "--grid", "lr=1e-3,4e-3,8e-3", "--json")
     assert len(inside) == 3
+    few = invoke(*words, "--grid", "lr=1e-3", "--images", "300", "--json")
+    assert [t["images"]["train"] for t in json.loads(few.output)["trials"]] == [300]
     ranked = json.loads(result.output)["trials"]
     assert len(ranked) == 3 and [t["mean"] for t in ranked] == sorted(t["mean"] for t in ranked)
 

@@ -22,6 +22,8 @@ from reclra_compile.cli.errors import Interrupted, reports_errors
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="runs of a point")
 @click.option("--scale", type=click.Choice(["smoke", "hours", "paper"]), default="hours", show_default=True,
               help="the scale whose epochs and images are used")  # fmt: skip
+@click.option("--images", type=click.IntRange(min=1), metavar="N",
+              help="use N training images, for quick trials  [default: as many as the scale]")  # fmt: skip
 @click.option("--data-dir", metavar="DIR", help="where the data sets' files are  [default: $RECLRA_DATA]")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), default=1, show_default=True, metavar="K",
               help="trials at the same time")  # fmt: skip
@@ -42,7 +44,7 @@ def search(**options: Any) -> str | None:
 
     The test images are never read. Every trial is added to --trials, and a trial that is there is not
     run again, so that an interrupted search goes on with the same command. The ranking holds all kept
-    trials of the row at this scale, with their settings of then.
+    trials of the row at this scale and on as many images, with their settings of then.
 
     Exit status: 0; 2 for a mistake in the input; 130 after Ctrl-C.
     """

@@ -32,7 +32,7 @@ def carry_out(options: dict[str, Any]) -> str | None:
         raise UserError(Fault("R003", message, fix=f"it is on {there}"))
     trials = Trials(Path(options["trials"] or trials_folder(spec) / f"{spec.spec.table}.jsonl"))
     where = points(grid(options["grid"]), options["draws"], options["seed"])
-    search = Search(spec, rows[0], options["scale"], where, options["seeds"], trials)
+    search = Search(spec, rows[0], options["scale"], where, options["seeds"], trials, options["images"])
     todo = search.todo()
     for case, _, _ in todo[:1]:
         load(case.data, options["data_dir"], validation=case.validation)
@@ -67,7 +67,9 @@ def _write(search: Search, ranked: list[dict[str, Any]], best: dict[str, Any] | 
     if best is None:
         raise UserError(Fault("R007", "no trial of this row has a result", fix="search with other values"))
     n = len(best["each"])
-    found = (f"best of {len(ranked)} trials at scale {search.scale} on {best['images']['valid']:,} held-out images: "
+    images = best["images"]
+    few = f", {images['train']:,} training images," if search.images else ""
+    found = (f"best of {len(ranked)} trials at scale {search.scale}{few} on {images['valid']:,} held-out images: "
              f"{best['mean']:.2f} %" + (f" (mean of {n} seeds)" if n > 1 else ""))  # fmt: skip
     write_row(search.table.file, search.row.row, search.row.data, {**best["entry"], "found": found})
 

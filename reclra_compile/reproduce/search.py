@@ -156,7 +156,9 @@ class Trials:
 
 @dataclass(frozen=True)
 class Search:
-    """A search over points of one row at a scale, with `seeds` runs a point."""
+    """A search over points of one row at a scale, with `seeds` runs a point, on `images` of the training images (None:
+    as many as the scale has).
+    """
 
     table: Table
     row: Row
@@ -164,6 +166,12 @@ class Search:
     points: Sequence[Point]
     seeds: int
     trials: Trials
+    images: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """Training images of a trial; 0 for all."""
+        return self.images or at_scale(self.table, self.row, self.scale).images or 0
 
     def todo(self) -> list[tuple[Case, Point, dict[str, Any]]]:
         """The runs that are not yet among the trials, seed by seed. Raises UserError with every fault."""
@@ -172,7 +180,8 @@ class Search:
         made = []
         for point in self.points:
             try:
-                made.append((*at_point(self.table, self.row, self.scale, point), point))
+                case, entry = at_point(self.table, self.row, self.scale, point)
+                made.append((replace(case, images=self.limit), entry, point))
             except UserError as error:
                 faults += error.faults
         if faults:
@@ -193,10 +202,11 @@ class Search:
             yield case, point, event
 
     def ranking(self) -> list[dict[str, Any]]:
-        """All kept trials of this row at this scale, the seeds of a point together, the best first."""
+        """All kept trials of this row at this scale, on as many images; a point's seeds together, the best first."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for t in self.trials.read():
-            if (t["row"], t["data"], t["scale"]) == (self.row.row, self.row.data, self.scale):
+            of = t.get("row"), t.get("data"), t.get("scale"), t.get("limit", 0)
+            if of == (self.row.row, self.row.data, self.scale, self.limit):
                 groups.setdefault(t["group"], []).append(t)
         ranked = []
         for trials in groups.values():
@@ -209,7 +219,8 @@ class Search:
 
 def _trial(case: Case, scale: Scale, point: Point, entry: dict[str, Any], event: Event) -> dict[str, Any]:
     trial: dict[str, Any] = {
-        "table": case.table, "row": case.row, "data": case.data, "scale": scale, "seed": case.seed, "point": point,
+        "table": case.table, "row": case.row, "data": case.data, "scale": scale, "limit": case.images,
+        "seed": case.seed, "point": point,
         "entry": entry, "digest": case.digest, "group": replace(case, seed=0).digest,
     }  # fmt: skip
     if "faults" in event:
