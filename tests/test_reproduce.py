@@ -431,6 +431,16 @@ def test_a_failed_trial_is_kept_as_failed(table: Path, inside: list[str]) -> Non
     assert len(inside) == 1
 
 
+def test_a_trial_that_died_is_run_again_and_counts_once(table: Path, inside: list[str]) -> None:
+    words = ("search", table, "--row", "BP", "--data", "digits", "--scale", "smoke", "--json")
+    invoke(*words)
+    file = table.parent / "trials" / "digits.jsonl"
+    died = json.loads(file.read_text(encoding="utf-8")) | {"problem": "[R005] killed", "valid_error": None}
+    file.write_text(json.dumps(died) + "\n", encoding="utf-8")
+    (trial,) = json.loads(invoke(*words).output)["trials"]
+    assert len(inside) == 2 and trial["mean"] > 0 and not trial["failed"]
+
+
 def test_faults_of_a_grid_are_reported_together() -> None:
     with pytest.raises(UserError) as caught:
         grid(["lr=1e-3,2e-3", "rl=3", "beta2", "lr=1", "warmup=3..1"])

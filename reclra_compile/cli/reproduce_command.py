@@ -45,7 +45,7 @@ def reproduce(**options: Any) -> str | None:
     A row's test images are looked at once, after its last epoch. A row that cannot be run is reported
     in the table, and the others go on. Each finished run is kept; the table is written anew after each.
 
-    Exit status: 0; 2 for a mistake in the input, or where a row has no result; 130 after Ctrl-C.
+    Exit status: 0; 2 for a mistake in the input, or, without --json, where a row has no result; 130 after Ctrl-C.
     """
     from reclra_compile.cli.reproduce_view import carry_out
 

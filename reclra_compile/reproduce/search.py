@@ -204,7 +204,8 @@ class Search:
     def ranking(self) -> list[dict[str, Any]]:
         """All kept trials of this row at this scale, on as many images; a point's seeds together, the best first."""
         groups: dict[str, list[dict[str, Any]]] = {}
-        for t in self.trials.read():
+        last = {t["digest"]: t for t in self.trials.read()}  # a trial that died may have been run again
+        for t in last.values():
             of = t.get("row"), t.get("data"), t.get("scale"), t.get("limit", 0)
             if of == (self.row.row, self.row.data, self.scale, self.limit):
                 groups.setdefault(t["group"], []).append(t)
