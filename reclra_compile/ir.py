@@ -97,7 +97,8 @@ class Target:
     used for targets in place of the region's own. `rescale` sets each sample's d to the length
     ‖h‖·‖e_L‖. `trainable` is false for frozen regions and regions without parameters. With `recompute` the
     region keeps only its inputs, and its forward pass runs again for the weight update. Rule "equilibrium"
-    (E13) settles for `free_steps`, then nudged by ±β for `nudged_steps`, each of size `step`.
+    (E13) settles for `free_steps`, then nudged by ±β for `nudged_steps`, each of size `step`; states hear those
+    above them times `feedback`.
     """
 
     region: str
@@ -114,6 +115,7 @@ class Target:
     free_steps: int = 0
     nudged_steps: int = 0
     step: float = 1.0
+    feedback: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

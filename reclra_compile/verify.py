@@ -130,8 +130,8 @@ def _settling(plan: Plan, output: str) -> Iterator[str]:
             yield f"region '{t.region}' has rule {t.rule}, but others settle to an equilibrium"
     yield from (f"pathway '{p.name}' has kernel {p.kernel}, but the regions settle" for p in plan.pathways
                 if p.kernel != "adjoint")  # fmt: skip
-    if any(t.free_steps < 1 or t.nudged_steps < 1 or not 0 < t.step <= 1 for t in ruled):
-        yield "rule equilibrium needs at least one step in each phase, and a step above 0 and at most 1"
+    if any(t.free_steps < 1 or t.nudged_steps < 1 or not (0 < t.step <= 1 and 0 < t.feedback <= 1) for t in ruled):
+        yield "rule equilibrium needs at least one step in each phase, and step and feedback above 0 and at most 1"
 
 
 def _inits(kernel: str) -> set[str]:

@@ -63,9 +63,9 @@ def difference_target_propagation(
 
 
 def settle(
-    net: Network, x: Tensor, s: dict[int, Tensor], steps: int, size: float, nudge: float, y: Tensor
+    net: Network, x: Tensor, s: dict[int, Tensor], steps: int, size: float, nudge: float, y: Tensor, gamma: float
 ) -> dict[int, Tensor]:
-    """Hidden states after `steps` synchronous steps s ← (1 − size) s + size φ(W s_below + b + Wᵀ s_above)."""
+    """Hidden states after `steps` synchronous steps s ← (1 − size) s + size φ(W s_below + b + γ Wᵀ s_above)."""
     top, phi = net.depth, PHI[net.phi]
     for _ in range(steps):
         new = {}
@@ -73,30 +73,31 @@ def settle(
             below = x if i == 1 else s[i - 1]
             drive = below @ net.W[i].T + net.b[i]
             if i + 1 < top:
-                drive = drive + s[i + 1] @ net.W[i + 1]
+                drive = drive + gamma * s[i + 1] @ net.W[i + 1]
             else:
                 error = softmax_error(net, s[i] @ net.W[top].T + net.b[top], y)
-                drive = drive - nudge * (error @ net.W[top])
+                drive = drive - gamma * nudge * (error @ net.W[top])
             new[i] = (1 - size) * s[i] + size * phi(drive)
         s = new
     return s
 
 
 def equilibrium_propagation(
-    net: Network, x: Tensor, y: Tensor, beta: float, free: int, nudged: int, size: float
+    net: Network, x: Tensor, y: Tensor, beta: float, free: int, nudged: int, size: float, gamma: float
 ) -> tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]]:
     """ΔW and Δb by layer, and the free states: nudged from both sides, the output reads the free states."""
     _, z = net.forward(x)
     top = net.depth
-    rest = settle(net, x, {i: z[i] for i in range(1, top)}, free, size, 0.0, y)
-    plus = settle(net, x, rest, nudged, size, beta, y)
-    minus = settle(net, x, rest, nudged, size, -beta, y)
+    rest = settle(net, x, {i: z[i] for i in range(1, top)}, free, size, 0.0, y, gamma)
+    plus = settle(net, x, rest, nudged, size, beta, y, gamma)
+    minus = settle(net, x, rest, nudged, size, -beta, y, gamma)
     dW: dict[int, Tensor] = {}
     db: dict[int, Tensor] = {}
     for i in range(1, top):
         below = [x, x] if i == 1 else [plus[i - 1], minus[i - 1]]
-        dW[i] = -(outer(plus[i], below[0]) - outer(minus[i], below[1])) / (2 * beta)
-        db[i] = -(plus[i] - minus[i]).mean(0) / (2 * beta)
+        weaker = gamma ** (top - i)  # by as much as the nudge is when it comes here
+        dW[i] = -(outer(plus[i], below[0]) - outer(minus[i], below[1])) / (2 * beta * weaker)
+        db[i] = -(plus[i] - minus[i]).mean(0) / (2 * beta * weaker)
     error = softmax_error(net, rest[top - 1] @ net.W[top].T + net.b[top], y)
     dW[top], db[top] = outer(error, rest[top - 1]), error.mean(0)
     return dW, db, rest

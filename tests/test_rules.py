@@ -106,17 +106,20 @@ def test_autoencoding_needs_a_region_that_reads_its_target() -> None:
 # Equilibrium propagation (E13)
 
 
-def equilibrium(beta: float = 0.4, free: int = 9, nudged: int = 4, step: float = 0.7) -> dict:
-    settle = {"free": free, "nudged": nudged, "step": step}
+def equilibrium(
+    beta: float = 0.4, free: int = 9, nudged: int = 4, step: float = 0.7, feedback: float = 1.0
+) -> dict:
+    settle = {"free": free, "nudged": nudged, "step": step, "feedback": feedback}
     return {"version": 1, "target": {"rule": "equilibrium", "beta": beta, "settle": settle}, "pathways": [CHAIN]}
 
 
 @pytest.mark.parametrize("phi", ["tanh", "sigmoid"])
 @pytest.mark.parametrize("depth", [2, 3, 5])
-def test_E13_equilibrium_propagation(depth: int, phi: str) -> None:
-    model, program, net, x, y = make(depth, phi, equilibrium())
+@pytest.mark.parametrize("gamma", [1.0, 0.3])
+def test_E13_equilibrium_propagation(gamma: float, depth: int, phi: str) -> None:
+    model, program, net, x, y = make(depth, phi, equilibrium(feedback=gamma))
     loss = program.step(x, y)
-    dW, db, rest = equilibrium_propagation(net, x, y, 0.4, 9, 4, 0.7)
+    dW, db, rest = equilibrium_propagation(net, x, y, 0.4, 9, 4, 0.7, gamma)
     assert_weights(model, dW)
     for i, expected in db.items():
         torch.testing.assert_close(getattr(model, f"l{i}").bias.grad, expected, **CLOSE)
@@ -125,9 +128,10 @@ def test_E13_equilibrium_propagation(depth: int, phi: str) -> None:
     torch.testing.assert_close(loss, nn.functional.cross_entropy(output, y), **CLOSE)
 
 
-def test_the_contrast_is_the_gradient_of_the_settled_loss() -> None:
+@pytest.mark.parametrize("gamma", [1.0, 0.2])
+def test_the_contrast_is_the_gradient_of_the_settled_loss(gamma: float) -> None:
     """Scellier and Bengio's theorem: after long settling and with small β, ΔW is ∂loss/∂W through the fixed point."""
-    spec = equilibrium(beta=1e-3, free=400, nudged=400, step=0.5)
+    spec = equilibrium(beta=1e-3, free=400, nudged=400, step=0.5, feedback=gamma)
     model, program, net, x, y = make(4, "tanh", spec)
     for p in model.parameters():
         p.data.mul_(0.9)  # one fixed point
@@ -139,10 +143,29 @@ def test_the_contrast_is_the_gradient_of_the_settled_loss() -> None:
     s = {i: z[i].detach() for i in range(1, 4)}
     for _ in range(400):
         drive = {i: (x if i == 1 else s[i - 1]) @ W[i].T + free.b[i] for i in s}
-        s = {i: 0.5 * s[i] + 0.5 * torch.tanh(drive[i] + (s[i + 1] @ W[i + 1] if i < 3 else 0)) for i in s}
+        s = {i: 0.5 * s[i] + 0.5 * torch.tanh(drive[i] + (gamma * s[i + 1] @ W[i + 1] if i < 3 else 0)) for i in s}
     nn.functional.cross_entropy(s[3] @ W[4].T + free.b[4], y).backward()
     for i in range(1, 5):
         torch.testing.assert_close(weight(model, i).grad, W[i].grad, rtol=1e-4, atol=1e-7)
+
+
+def test_weak_feedback_is_backpropagation() -> None:
+    """Xie and Seung 2003: with feedback that vanishes the contrast is the gradient of the forward pass."""
+    spec = equilibrium(beta=1e-2, free=5, nudged=5, step=1.0, feedback=0.01)
+    model, program, _, x, y = make(5, "tanh", spec)
+    program.step(x, y)
+    seen = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    for a, p in zip(seen, model.parameters(), strict=True):
+        assert float((a * p.grad).sum() / (a.norm() * p.grad.norm())) > 0.995
+
+
+def test_by_default_there_are_as_many_steps_as_errors_need() -> None:
+    spec = equilibrium()
+    spec["target"]["settle"] = {"feedback": 0.5}
+    _, program, *_ = make(6, "tanh", spec)
+    assert {(t.free_steps, t.nudged_steps) for t in program.plan.targets if t.rule == "equilibrium"} == {(6, 6)}
 
 
 def test_all_regions_settle_or_none() -> None:

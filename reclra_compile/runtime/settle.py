@@ -1,12 +1,14 @@
 """Equilibrium propagation (E13): states settle freely, then nudged by ±β, and weights learn from the contrast.
 
-With the function Φ(s) = Σ_i ⟨s_i, f_i(s)⟩ of all states, a step is s ← (1 − η) s + η φ(∂Φ/∂s): each region hears
-what it computes from below and, through the transpose of the same weights, the states above it. Nudging subtracts
-±β times the loss from Φ. ΔW = −(∂Φ/∂W at s⁺ − ∂Φ/∂W at s⁻) ÷ 2β; the output reads the states and has none.
+With the function Φ(s) = Σ_i γ^ℓ(i) ⟨s_i, f_i(s)⟩ of all states, ℓ(i) being the number of states below i, a step is
+s_i ← (1 − η) s_i + η φ(γ^−ℓ(i) ∂Φ/∂s_i): each region hears what it computes from below and, through the transpose of
+the same weights, γ times the states above it. Nudging subtracts ±β γ^ℓ(L) times the loss from Φ.
+ΔW = −(∂Φ/∂W at s⁺ − ∂Φ/∂W at s⁻) ÷ 2β γ^ℓ(L); the output L reads the states and has none.
 
 B. Scellier and Y. Bengio, "Equilibrium propagation", Frontiers in Computational Neuroscience 11, 2017; in the form
 of M. Ernoult et al., NeurIPS 2019, and nudged from both sides as by A. Laborieux et al., Frontiers in Neuroscience
-15, 2021.
+15, 2021. γ = 1 is theirs; weaker feedback, which deep networks need to settle on what they are shown, is that of
+X. Xie and H. S. Seung, Neural Computation 15, 2003.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from reclra_compile.runtime.recompute import random_state, set_random_state
 from reclra_compile.runtime.region import SplitRegion
 from reclra_compile.runtime.state import Errors, Slots, buffers_aside
 from reclra_compile.schedule.lower import activity
-from reclra_compile.schedule.settling import RULE, inputs_of, moving, states
+from reclra_compile.schedule.settling import RULE, inputs_of, levels_of, moving, states
 
 States = Mapping[str, Tensor]
 
@@ -51,6 +53,8 @@ class Network:
         self.modules = tuple(m for ms in linked.modules.values() for m in ms)
         self.names = {r.name for r in self.states}
         self.position = self.root.outputs.index(plan.output)
+        levels, gamma = levels_of(plan.regions, plan.targets), ruled.feedback
+        self.weight = {r.name: gamma ** levels[r.name] for r in plan.regions}  #: γ^ℓ
 
     def code(self, region: Region) -> SplitRegion:
         """The code of a region that has a state."""
@@ -101,22 +105,22 @@ class Network:
     def _slopes(
         self, given: Mapping[str, Any], still: Mapping[str, Any], now: States, nudge: float, y: Any
     ) -> dict[str, Tensor]:
-        """∂Φ/∂s for every state."""
+        """γ^−ℓ ∂Φ/∂s for every state."""
         leaves = {name: s.detach().requires_grad_(True) for name, s in now.items()}
         phi: list[Tensor] = []
         with torch.enable_grad():
             values = self._values(given, still, leaves, phi)
             if nudge:
                 output = self._outputs(self.root, [values[v] for v in self.root.inputs])[self.position]
-                phi.append(self.linked.loss_fn(output, y) * -nudge)
+                phi.append(self.linked.loss_fn(output, y) * (-nudge * self.weight[self.root.name]))
             total = torch.stack(phi).sum()
         torch.autograd.backward(total, inputs=list(leaves.values()))
-        return {name: s.grad if s.grad is not None else torch.zeros_like(s) for name, s in leaves.items()}
+        return {n: torch.zeros_like(s) if s.grad is None else s.grad / self.weight[n] for n, s in leaves.items()}
 
     def _values(
         self, given: Mapping[str, Any], still: Mapping[str, Any], now: States, phi: list[Tensor] | None = None
     ) -> dict[str, Any]:
-        """Every value that regions read, from the states; with `phi` the terms ⟨s_i, f_i(s)⟩ are added to it."""
+        """Every value that regions read, from the states; with `phi` its terms are added to it."""
         values = dict(given)
         for region in self.regions:
             if region is self.root:
@@ -130,7 +134,7 @@ class Network:
             if phi is not None:
                 h = still.get(region.name)
                 h = code.run(*(inputs[k] for k in code.run_inputs)) if h is None else h
-                phi.append((s * h).sum())
+                phi.append((s * h).sum() * self.weight[region.name])
             values.update(zip(region.outputs, code.outputs_from(s, inputs), strict=True))
         return values
 
@@ -210,7 +214,7 @@ def contrast(task: Task, linked: Linked) -> Step:
 
     def run(v: Slots) -> None:
         inputs = {name: v[i] for name, i in given.items()}
-        factor = v[0].scale / (2 * network.beta)
+        factor = v[0].scale / (2 * network.beta) * network.weight[region.name] / network.weight[network.root.name]
         with buffers_aside(network.modules):
             for side, sign in (("towards", -factor), ("away", factor)):
                 now = {name: getattr(v[i], side) for name, i in nudged.items()}

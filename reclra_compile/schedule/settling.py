@@ -31,6 +31,17 @@ def moving(regions: tuple[Region, ...], targets: tuple[Target, ...]) -> frozense
     return frozenset(found)
 
 
+def levels_of(regions: tuple[Region, ...], targets: tuple[Target, ...]) -> dict[str, int]:
+    """For each region the number of states on the longest way to it from the inputs."""
+    names = {r.name for r in states(regions, targets)}
+    reached: dict[str, int] = {}
+    levels: dict[str, int] = {}
+    for r in regions:
+        levels[r.name] = max((reached[v] for v in r.inputs if v in reached), default=0)
+        reached.update(dict.fromkeys(r.outputs, levels[r.name] + (r.name in names)))
+    return levels
+
+
 def inputs_of(regions: tuple[Region, ...]) -> tuple[str, ...]:
     """The model's inputs that regions read."""
     made = {v for r in regions for v in r.outputs}

@@ -41,6 +41,15 @@ class RegionGraph:
         self.layers = (*learned, self.output)
         self.position = {n: i for i, n in enumerate(self.regions)}
 
+    @property
+    def depth(self) -> int:
+        """Regions with parameters on the longest way from an input to the output region, which does not count."""
+        reach: dict[str, int] = {}
+        for name in nx.topological_sort(self.forward):
+            before = max((reach[n] for n in self.forward.predecessors(name)), default=0)
+            reach[name] = before + bool(self.regions[name].parameters and name != self.output)
+        return reach[self.output]
+
     def reads_out(self, name: str) -> bool:
         """True for the region whose output the loss compares with labels."""
         return self.labelled and name == self.output

@@ -67,7 +67,6 @@ def resolve(loaded: Loaded, graph: RegionGraph, batch: int) -> Resolved:
 
 #: what a wiring gets that says nothing: settings that were measured to train (docs/learning.md)
 DEFAULT_TARGET = Target(region="", rule="lra", beta=0.01, normalize=True)
-FREE_STEPS, NUDGED_STEPS = 12, 5  # settle five layers of a network; deeper ones need more
 
 
 class _Resolver:
@@ -279,8 +278,9 @@ class _Resolver:
         if t.rule == "gradient":
             return Target(region=name, rule=t.rule, trainable=trainable)
         if t.rule == "equilibrium":
-            return Target(name, t.rule, t.beta, trainable=trainable, free_steps=t.free_steps or FREE_STEPS,
-                          nudged_steps=t.nudged_steps or NUDGED_STEPS, step=t.step)  # fmt: skip
+            steps = self.graph.depth + 1  # what a state does has then come to all others
+            return Target(name, t.rule, t.beta, trainable=trainable, free_steps=t.free_steps or steps,
+                          nudged_steps=t.nudged_steps or steps, step=t.step, feedback=t.feedback)  # fmt: skip
         # A displacement spread over a pooled map is divided by the positions of a cell: β counts per cell, or
         # z − φ(h − βd) would be lost to rounding.
         here = self.graph.regions[name]
@@ -315,5 +315,5 @@ def waves_of(errors: nx.DiGraph[str], position: Mapping[str, int]) -> tuple[tupl
 def _apply(target: Target, spec: TargetSpec) -> Target:
     given = spec.model_dump(exclude_none=True)
     settle = given.pop("settle", {})
-    names = {"free": "free_steps", "nudged": "nudged_steps", "step": "step"}
-    return replace(target, **given, **{names[k]: v for k, v in settle.items()})
+    names = {"free": "free_steps", "nudged": "nudged_steps"}
+    return replace(target, **given, **{names.get(k, k): v for k, v in settle.items()})

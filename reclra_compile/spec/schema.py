@@ -39,6 +39,9 @@ class SettleSpec(Strict):
     free: Count | None = Field(default=None, description="steps of the free phase")
     nudged: Count | None = Field(default=None, description="steps of each nudged phase")
     step: Annotated[float, Field(gt=0, le=1), NUMBER] | None = Field(default=None, description="how far a step goes")
+    feedback: Annotated[float, Field(gt=0, le=1), NUMBER] | None = Field(
+        default=None, description="factor on what a state hears from above"
+    )
 
 
 class TargetSpec(Strict):
