@@ -115,7 +115,7 @@ class Target:
     free_steps: int = 0
     nudged_steps: int = 0
     step: float = 1.0
-    feedback: float = 1.0
+    feedback: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

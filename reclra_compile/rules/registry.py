@@ -18,12 +18,14 @@ from reclra_compile.errors import Fault, UserError
 
 CODES = {
     "L001": "a rule is registered under a name that is taken",
-    "L002": "a rule reads a value that does not exist",
+    "L002": "a rule reads a value, or has a kernel, that does not exist",
     "L003": "a rule's entry point cannot be imported",
+    "L004": "a rule returns something else than it has to",
 }
 TARGET_READS = ("z", "h", "d", "phi", "beta")
 UPDATE_READS = ("z", "h", "d", "e", "y", "loss", "r", "x")
 KERNELS = ("dense", "low_rank", "channel", "spatial", "conv")  #: kernels with synapses of their own
+MATRICES = ("dense", "low_rank", "channel", "spatial")  #: of these, the ones that can be read out
 _RESERVED = ("auto", "none", "same")
 
 
@@ -141,7 +143,7 @@ def register_target(name: str, *, derivative: bool = False) -> Callable[[Functio
 
 
 def register_update(
-    name: str, *, kernels: tuple[str, ...] = KERNELS, readout: bool = False
+    name: str, *, kernels: tuple[str, ...] | None = None, readout: bool = False
 ) -> Callable[[Function], Function]:
     """Enter a function as the synapse update `name`: it returns (u, v) of ΔE = Σ_n u_n v_nᵀ, a gradient to descend.
 
@@ -152,7 +154,12 @@ def register_update(
 
     def enter(function: Function) -> Function:
         reads = _reads(function, name, ("z", "r") if readout else ("z", "h", "d", "e", "y"))
-        UPDATES.add(SynapseUpdate(name, _about(function), function, reads, kernels, readout))
+        able = MATRICES if readout else KERNELS
+        wrong = [f"'{k}'" for k in kernels or () if k not in able]
+        if wrong:
+            message = f"the rule '{name}' cannot be that of {', '.join(wrong)}"
+            raise UserError(Fault("L002", message, fix=f"name kernels among {', '.join(able)}"))
+        UPDATES.add(SynapseUpdate(name, _about(function), function, reads, kernels or able, readout))
         return function
 
     return enter
@@ -164,7 +171,12 @@ def _about(function: Callable[..., Any]) -> str:
 
 
 def _reads(function: Callable[..., Any], name: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    reads = tuple(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    reads = tuple(parameters)
+    unnamed = [f"'{p.name}'" for p in parameters.values() if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if unnamed:
+        message = f"the rule '{name}' cannot be given {', '.join(unnamed)} by name"
+        raise UserError(Fault("L002", message, fix=f"name its parameters among {', '.join(known)}"))
     unknown = [f"'{r}'" for r in reads if r not in known]
     if unknown:
         message = f"the rule '{name}' reads {', '.join(unknown)}, which does not exist"

@@ -6,6 +6,7 @@ Torch is not imported: the functions only use what tensors can do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reclra_compile.rules.registry import (
@@ -17,8 +18,6 @@ from reclra_compile.rules.registry import (
     register_target,
     register_update,
 )
-
-MATRICES = tuple(k for k in KERNELS if k != "conv")
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,20 +46,23 @@ TARGETS.add(
 )
 
 
-
-@register_update("kolen_pollack", kernels=(*KERNELS, "mirror"))
+@register_update("kolen_pollack")
 def kolen_pollack(z: Tensor, e: Tensor) -> Factors:
     """ΔE = z eᵀ: the transpose of the forward update between neighbours (E8)."""
     return z, e
 
 
-@register_update("local_readout", kernels=MATRICES, readout=True)
+# mirrors get the forward weight's own gradient
+UPDATES.add(replace(UPDATES["kolen_pollack"], kernels=(*KERNELS, "mirror")))
+
+
+@register_update("local_readout", readout=True)
 def local_readout(z: Tensor, r: Tensor) -> Factors:
     """Each region learns its own read-out of the target and hears errors back through it (E9)."""
     return z, r
 
 
-@register_update("local_loss", kernels=MATRICES, readout=True)
+@register_update("local_loss", readout=True)
 def local_loss(z: Tensor, r: Tensor) -> Factors:
     """As local_readout, and what the region hears is its own read-out's error in place of the output's (E10)."""
     return z, r

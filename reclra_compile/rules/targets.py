@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from reclra_compile.errors import Fault, UserError
 from reclra_compile.ir import Target
 from reclra_compile.rules.catalogue import TARGETS
 
@@ -27,8 +28,10 @@ def mismatch(
     `overwrite` the result takes d's memory: a fresh tensor costs more in page faults than the arithmetic.
     """
     beta = target.beta
+    if target.rule == "difference_target":  # z − (z − β d), exactly
+        return lambda h, z, d: d * beta
     if target.rule != "lra":
-        return _by_rule(target, phi or _identity)
+        return _by_rule(target, phi or _identity, own)
     if phi is None:
         return (lambda h, z, d: d.mul_(beta)) if overwrite else (lambda h, z, d: d * beta)
     if_low = _in_float32(phi, beta)
@@ -49,16 +52,25 @@ def mismatch(
     return same if own else other
 
 
-def _by_rule(target: Target, phi: Elementwise) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """(h, z, d) → z − y with the target y of the rule's own function."""
+def _by_rule(target: Target, phi: Elementwise, own: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(h, z, d) → z − y with the target y of the rule's own function, in float32 at least."""
     rule = TARGETS[target.rule]
     assert rule.function is not None  # the runtime sees to rules without one
     function, fixed = rule.function, {"phi": phi, "beta": target.beta}
     fixed = {name: value for name, value in fixed.items() if name in rule.reads}
 
     def run(h: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        if h.dtype in LOW:  # a stored z of 8 bits would swamp a small mismatch
+            h, d = h.float(), d.float()
+            z = phi(h)
+        elif not own:
+            z = phi(h)
         given = {"h": h, "z": z, "d": d}
         y: Tensor = function(**{name: x for name, x in given.items() if name in rule.reads}, **fixed)
+        if not isinstance(y, Tensor) or y.shape != z.shape:
+            found = tuple(y.shape) if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            message = f"the target rule '{rule.name}' returns {found}, not a target of shape {tuple(z.shape)}"
+            raise UserError(Fault("L004", message, fix="return y, a tensor of z's shape"))
         return z - y
 
     return run

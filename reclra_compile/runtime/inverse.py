@@ -18,7 +18,7 @@ from reclra_compile.ir import Pathway
 from reclra_compile.rules.kernels import add_grad
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.region import SplitRegion
-from reclra_compile.runtime.state import Slots, buffers_aside
+from reclra_compile.runtime.state import Slots, StepState, buffers_aside
 from reclra_compile.schedule.lower import activity
 
 
@@ -31,12 +31,15 @@ def _linear(p: Pathway, linked: Linked) -> Callable[[Tensor], Tensor]:
 
 def displacement(p: Pathway, linked: Linked) -> Step:
     """Task D: d = G(z_j) − G(z_j − e_j) (E11), so that the target y_i = z_i − d is what leads to j's target."""
-    linear, phi = _linear(p, linked), split(linked, p.target).phi
+    linear, phi, synapses = _linear(p, linked), split(linked, p.target).phi, linked.synapses[p.name]
     z, e, d = (linked.slot(n) for n in (activity(linked.regions[p.source]), f"e.{p.source}", f"d.{p.name}"))
 
     def run(v: Slots) -> None:
-        at, aimed = linear(v[z]), linear(v[z] - v[e].e)
-        v[d] = at - aimed if phi is None else phi(at) - phi(aimed)
+        moved = synapses.apply_to(v[e].e)  # not as a difference: a small e would be lost to rounding
+        if phi is not None:
+            at = linear(v[z])
+            moved = phi(at) - phi(at - moved)
+        v[d] = moved
 
     return run
 
@@ -52,15 +55,16 @@ def autoencoding(p: Pathway, linked: Linked) -> Step:
     others = [k for k in range(len(target.shape) + 1) if k != target.channel_axis + 1]
 
     def run(v: Slots) -> None:
-        noisy = v[z] + p.noise * torch.randn_like(v[z])
-        ahead = forward(noisy, [v[i] for i in own], [v[i] for i in given])
+        noisy = v[z] if v[z].dtype == torch.float64 else v[z].float()
+        noisy = noisy + p.noise * torch.randn_like(noisy)
+        ahead = forward(v[0], noisy, [v[i] for i in own], [v[i] for i in given])
         with torch.enable_grad():
             a = linear(ahead).detach().requires_grad_(True)
             back = a if phi is None else phi(a)
         delta = back.detach() - noisy
         if phi is not None:
             (delta,) = torch.autograd.grad(back, a, delta)
-        delta = delta * v[0].scale
+        delta = delta * (v[0].scale * p.gamma)
         synapses.accumulate(delta, ahead)
         if c.requires_grad:
             add_grad(c, delta.sum(others).to(c.dtype))
@@ -68,15 +72,15 @@ def autoencoding(p: Pathway, linked: Linked) -> Step:
     return run
 
 
-def _forward(p: Pathway, linked: Linked) -> Callable[[Tensor, list[Any], list[Any]], Tensor]:
-    """(z_i, i's inputs, j's inputs) → z_j with z_i in place of what it was; buffers stay as they are."""
+def _forward(p: Pathway, linked: Linked) -> Callable[[StepState, Tensor, list[Any], list[Any]], Tensor]:
+    """(step, z_i, i's inputs, j's inputs) → z_j with z_i in place of what it was; buffers stay as they are."""
     below, above = split(linked, p.target), split(linked, p.source)
     outputs = linked.regions[p.target].outputs
     where = [(k, outputs.index(v)) for k, v in enumerate(linked.regions[p.source].inputs) if v in outputs]
     modules = linked.modules[p.source] + linked.modules[p.target]
 
-    def run(z: Tensor, own: list[Any], inputs: list[Any]) -> Tensor:
-        with buffers_aside(modules), torch.no_grad():
+    def run(state: StepState, z: Tensor, own: list[Any], inputs: list[Any]) -> Tensor:
+        with buffers_aside(modules), torch.no_grad(), state.as_forward():
             made = below.outputs_from(z, own)
             for k, n in where:
                 inputs[k] = made[n]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,11 @@ def reduction_of(loss_fn: LossFunction, output: Tensor, target: Any) -> str:
     twice_target = tree_map(lambda t: torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t, target)
     _, twice = loss_and_gradient(loss_fn, twice_output, twice_target)
     before, after = once.double().norm().item(), twice[: len(once)].double().norm().item()
+    if not math.isfinite(before) or not math.isfinite(after):
+        raise TrainingError(
+            Fault("T010", "the loss or its gradient is not finite in the first step",
+                  fix="look for values that are not finite in the data and in the model's output")
+        )
     if abs(after - 0.5 * before) <= 1e-3 * before:
         return "mean"
     if abs(after - before) <= 1e-3 * before:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.precision import outside_autocast
+from reclra_compile.runtime.randomness import bound_to_train_mode
 from reclra_compile.runtime.state import Slots, StepState
 from reclra_compile.runtime.tasks import build
 from reclra_compile.schedule.settling import settles
@@ -62,7 +64,7 @@ class Program:
                 Fault("T003", f"step takes {len(self._inputs)} input(s) and a target, not {len(batch)} arguments")
             )
         slots: list[Any] = [None] * len(self._linked.slot)
-        slots[0] = state = StepState()
+        slots[0] = state = StepState(autocast=_autocast_of(batch))
         for i, x in zip(self._inputs, batch, strict=False):
             slots[i] = x
         slots[self._y] = batch[-1]
@@ -111,17 +113,38 @@ class Program:
         if not self.settles:
             with torch.no_grad():
                 return self.output_of(self.model(*inputs))
+        if len(inputs) != len(self._inputs):
+            raise TrainingError(Fault("T003", f"predict takes {len(self._inputs)} input(s), not {len(inputs)}"))
         slots: list[Any] = [None] * len(self._linked.slot)
-        slots[0] = StepState()
+        slots[0] = StepState(autocast=_autocast_of(inputs))
         for i, x in zip(self._inputs, inputs, strict=True):
             slots[i] = x
-        with torch.no_grad():
+        with torch.no_grad(), self._mode():
             for task, run in zip(self.plan.tasks, self._steps, strict=True):
                 if task.kind == "L":
                     break
                 run(slots)
         output: Tensor = slots[self._linked.slot(f"s.{self._linked.root}")]
         return output
+
+    @contextlib.contextmanager
+    def _mode(self) -> Iterator[None]:
+        """Inside, the regions are in the model's mode; raises TrainingError (T027) where they cannot be."""
+        regions = [m for modules in self._linked.modules.values() for m in modules]
+        bound = bound_to_train_mode(regions) if not self.model.training else None
+        if bound:
+            raise TrainingError(
+                Fault("T027", f"'{bound}' is traced in train mode, so states cannot settle in eval mode",
+                      fix="write it as a module, such as nn.Dropout or nn.BatchNorm2d, in place of a function")
+            )
+        modes = {m: m.training for region in regions for m in region.modules()}
+        for m in regions:
+            m.train(self.model.training)
+        try:
+            yield
+        finally:
+            for m, mode in modes.items():
+                m.training = mode
 
     @property
     def discrepancy(self) -> Discrepancy:
@@ -218,3 +241,9 @@ class Program:
             f"Program({self.plan.model} × {self.plan.name}: {len(self.plan.regions)} regions, "
             f"{len(self.plan.pathways)} pathways, {len(self.plan.waves)} waves, {learned:,} learned synapses)"
         )
+
+
+def _autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
+    """Device type and precision of autocast where it is on for these inputs."""
+    device = next((v.device.type for v in values if isinstance(v, Tensor)), "cpu")
+    return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None

@@ -13,6 +13,7 @@ X. Xie and H. S. Seung, Neural Computation 15, 2003.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,24 +22,25 @@ from torch import Tensor
 
 from reclra_compile.ir import Region, Task
 from reclra_compile.runtime.linked import Linked, Step
-from reclra_compile.runtime.recompute import random_state, set_random_state
+from reclra_compile.runtime.randomness import is_random, seeded
 from reclra_compile.runtime.region import SplitRegion
-from reclra_compile.runtime.state import Errors, Slots, buffers_aside
+from reclra_compile.runtime.state import Errors, Slots, StepState, buffers_aside
 from reclra_compile.schedule.lower import activity
 from reclra_compile.schedule.settling import RULE, inputs_of, levels_of, moving, states
 
+Values = dict[str, Any]
 States = Mapping[str, Tensor]
 
 
 class Nudged(NamedTuple):
-    """A region's state (N, …) after nudging towards the labels, and away from them."""
+    """What belongs to nudging towards the labels and away from them: a state (N, …), or all values."""
 
-    towards: Tensor
-    away: Tensor
+    towards: Any
+    away: Any
 
 
 class Network:
-    """The regions of a plan as one function Φ of their states."""
+    """The regions of a plan as one function Φ of their states; states are float32 where the model is not float64."""
 
     def __init__(self, linked: Linked) -> None:
         plan = linked.plan
@@ -47,14 +49,15 @@ class Network:
         self.root = linked.regions[linked.root]
         self.inputs = inputs_of(plan.regions)
         self.moving = moving(plan.regions, plan.targets)
-        ruled = next(t for t in plan.targets if t.rule == RULE)
-        self.beta, self.step = ruled.beta, ruled.step
-        self.steps = max(t.free_steps for t in plan.targets), max(t.nudged_steps for t in plan.targets)
+        ruled = next(t for t in plan.targets if t.rule == RULE)  # all have the same options
+        self.beta, self.step, self.steps = ruled.beta, ruled.step, (ruled.free_steps, ruled.nudged_steps)
         self.modules = tuple(m for ms in linked.modules.values() for m in ms)
         self.names = {r.name for r in self.states}
         self.position = self.root.outputs.index(plan.output)
-        levels, gamma = levels_of(plan.regions, plan.targets), ruled.feedback
-        self.weight = {r.name: gamma ** levels[r.name] for r in plan.regions}  #: γ^ℓ
+        levels = levels_of(plan.regions, plan.targets)
+        self.weight = {r.name: ruled.feedback ** levels[r.name] for r in plan.regions}  #: γ^ℓ
+        self.random = {r.name: is_random(linked.modules[r.name]) for r in plan.regions}
+        self.number = {r.name: k for k, r in enumerate(plan.regions)}
 
     def code(self, region: Region) -> SplitRegion:
         """The code of a region that has a state."""
@@ -62,36 +65,48 @@ class Network:
         assert isinstance(code, SplitRegion)
         return code
 
-    def settle(self, given: Mapping[str, Any], start: States, steps: int, nudge: float, y: Any) -> dict[str, Tensor]:
-        """The states after `steps` steps from `start`; `nudge` is β times the factor that makes the loss a sum."""
-        still = self._still(given)
-        now = dict(start)
-        random = random_state(next(iter(now.values())).device)
-        for _ in range(steps):
-            set_random_state(next(iter(now.values())).device, random)  # one dropout mask for all steps
-            slopes = self._slopes(given, still, now, nudge, y)
+    def _as_in_this_step(self, region: Region, state: StepState) -> contextlib.AbstractContextManager[Any]:
+        """One dropout mask for all phases of a step, whichever order regions are computed in."""
+        if not self.random[region.name]:
+            return contextlib.nullcontext()
+        return seeded(state.seed + self.number[region.name])
+
+    def settle(
+        self, state: StepState, given: Values, start: States, steps: int, nudge: float, y: Any, counted: bool = False
+    ) -> dict[str, Tensor]:
+        """The states after `steps` steps from `start`; `nudge` is β times the factor that makes the loss a sum.
+
+        Batch statistics are written where `counted`: once, in the last step.
+        """
+        aside = buffers_aside(self.modules)
+        with contextlib.nullcontext() if counted else aside:
+            still = self._still(state, given)
+        now = {name: s if s.dtype == torch.float64 else s.float() for name, s in start.items()}
+        for k in range(steps):
+            live = counted and k == steps - 1
+            with contextlib.nullcontext() if live else buffers_aside(self.modules):
+                slopes = self._slopes(state, given, still, now, nudge, y)
             for region in self.states:
                 phi = self.code(region).phi
                 aimed = slopes[region.name] if phi is None else phi(slopes[region.name])
                 now[region.name] = torch.lerp(now[region.name], aimed, self.step)
         return now
 
-    def _still(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _still(self, state: StepState, given: Values) -> Values:
         """Pre-activations of states, and outputs of other regions, that read no state: computed once a phase."""
         values, found = dict(given), {}
-        with torch.no_grad():
+        with torch.no_grad(), state.as_forward():
             for region in self.regions:
-                if region.name in self.moving or region is self.root:
-                    continue
-                if not all(v in values for v in region.inputs):
+                if region.name in self.moving or region is self.root or any(v not in values for v in region.inputs):
                     continue
                 inputs = [values[v] for v in region.inputs]
-                if region.name in self.names:
-                    code = self.code(region)
-                    found[region.name] = code.run(*(inputs[k] for k in code.run_inputs))
-                else:
-                    found[region.name] = self._outputs(region, inputs)
-                    values.update(zip(region.outputs, found[region.name], strict=True))
+                with self._as_in_this_step(region, state):
+                    if region.name in self.names:
+                        code = self.code(region)
+                        found[region.name] = code.run(*(inputs[k] for k in code.run_inputs))
+                    else:
+                        found[region.name] = self._outputs(region, inputs)
+                        values.update(zip(region.outputs, found[region.name], strict=True))
         return found
 
     def _outputs(self, region: Region, inputs: list[Any]) -> tuple[Any, ...]:
@@ -103,61 +118,60 @@ class Network:
         return result if isinstance(result, tuple) else (result,)
 
     def _slopes(
-        self, given: Mapping[str, Any], still: Mapping[str, Any], now: States, nudge: float, y: Any
+        self, state: StepState, given: Values, still: Values, now: States, nudge: float, y: Any
     ) -> dict[str, Tensor]:
         """γ^−ℓ ∂Φ/∂s for every state."""
         leaves = {name: s.detach().requires_grad_(True) for name, s in now.items()}
         phi: list[Tensor] = []
-        with torch.enable_grad():
-            values = self._values(given, still, leaves, phi)
+        with torch.enable_grad(), state.as_forward():
+            values = self.values(state, given, still, leaves, phi)
             if nudge:
-                output = self._outputs(self.root, [values[v] for v in self.root.inputs])[self.position]
+                with self._as_in_this_step(self.root, state):
+                    output = self._outputs(self.root, [values[v] for v in self.root.inputs])[self.position]
                 phi.append(self.linked.loss_fn(output, y) * (-nudge * self.weight[self.root.name]))
-            total = torch.stack(phi).sum()
+            total = torch.stack([term.to(phi[0].dtype) for term in phi]).sum()
         torch.autograd.backward(total, inputs=list(leaves.values()))
         return {n: torch.zeros_like(s) if s.grad is None else s.grad / self.weight[n] for n, s in leaves.items()}
 
-    def _values(
-        self, given: Mapping[str, Any], still: Mapping[str, Any], now: States, phi: list[Tensor] | None = None
-    ) -> dict[str, Any]:
+    def values(
+        self, state: StepState, given: Values, still: Values, now: States, phi: list[Tensor] | None = None
+    ) -> Values:
         """Every value that regions read, from the states; with `phi` its terms are added to it."""
         values = dict(given)
         for region in self.regions:
             if region is self.root:
                 continue
             inputs = [values[v] for v in region.inputs]
-            if region.name not in self.names:
-                known = still.get(region.name)
-                values.update(zip(region.outputs, known or self._outputs(region, inputs), strict=True))
-                continue
-            code, s = self.code(region), now[region.name]
-            if phi is not None:
-                h = still.get(region.name)
-                h = code.run(*(inputs[k] for k in code.run_inputs)) if h is None else h
-                phi.append((s * h).sum() * self.weight[region.name])
-            values.update(zip(region.outputs, code.outputs_from(s, inputs), strict=True))
+            with self._as_in_this_step(region, state):
+                if region.name not in self.names:
+                    known = still.get(region.name)
+                    values.update(zip(region.outputs, known or self._outputs(region, inputs), strict=True))
+                    continue
+                code, s = self.code(region), now[region.name]
+                if phi is not None:
+                    h = still.get(region.name)
+                    h = code.run(*(inputs[k] for k in code.run_inputs)) if h is None else h
+                    phi.append((s * h.to(s.dtype)).sum() * self.weight[region.name])
+                values.update(zip(region.outputs, code.outputs_from(s, inputs), strict=True))
         return values
 
-    def output(self, given: Mapping[str, Any], now: States) -> Tensor:
-        """The model's output where the states are `now`."""
-        with torch.no_grad():
-            values = self._values(given, {}, now)
+    def output(self, state: StepState, values: Values) -> Tensor:
+        """The model's output from what its last region reads."""
+        with torch.no_grad(), state.as_forward(), self._as_in_this_step(self.root, state):
             result: Tensor = self._outputs(self.root, [values[v] for v in self.root.inputs])[self.position]
         return result
 
-    def descend(self, region: Region, given: Mapping[str, Any], now: States, cotangent: Tensor) -> None:
+    def descend(self, state: StepState, region: Region, values: Values, cotangent: Tensor) -> None:
         """Add the VJP of the region's h (of the root's output) with `cotangent` to `.grad` of its parameters."""
-        code = self.linked.codes[region.name]
-        with torch.no_grad():
-            values = self._values(given, {}, now)
-        inputs = [values[v] for v in region.inputs]
-        with torch.enable_grad():
-            made = self._outputs(region, inputs)[self.position] if region is self.root else None
-            if made is None:
+        code, inputs = self.linked.codes[region.name], [values[v] for v in region.inputs]
+        with torch.enable_grad(), state.as_forward(), self._as_in_this_step(region, state):
+            if region is self.root:
+                made = self._outputs(region, inputs)[self.position]
+            else:
                 made = self.code(region).run(*(inputs[k] for k in code.run_inputs))
         into = [p for p in code.learned if p.requires_grad]
         if into and made.requires_grad:
-            torch.autograd.backward([made], [cotangent], inputs=into)
+            torch.autograd.backward([made], [cotangent.to(made.dtype)], inputs=into)
 
 
 def settling(task: Task, linked: Linked) -> Step:
@@ -167,30 +181,37 @@ def settling(task: Task, linked: Linked) -> Step:
     free = {r.name: linked.slot(f"s.{r.name}") for r in network.states}
     if task.subject == "free":
         start = {r.name: linked.slot(activity(r)) for r in network.states}
-        out = linked.slot(f"s.{linked.root}")
+        out, seen = linked.slot(f"s.{linked.root}"), linked.slot("s.values")
+        draws = any(network.random.values())
 
         def freely(v: Slots) -> None:
+            state: StepState = v[0]
+            if draws:
+                state.seed = int(torch.randint(2**40, ()))
             inputs = {name: v[i] for name, i in given.items()}
-            with buffers_aside(network.modules):
-                now = network.settle(inputs, {n: v[i] for n, i in start.items()}, network.steps[0], 0.0, None)
-                v[out] = network.output(inputs, now)
+            begin = {n: v[i] for n, i in start.items()}
+            now = network.settle(state, inputs, begin, network.steps[0], 0.0, None, counted=True)
+            with torch.no_grad(), state.as_forward(), buffers_aside(network.modules):
+                v[seen] = network.values(state, inputs, {}, now)
+            v[out] = network.output(state, v[seen])
             for name, i in free.items():
                 v[i] = now[name]
 
         return freely
-    y, nudged = linked.slot("y"), {r.name: linked.slot(f"n.{r.name}") for r in network.states}
+    y, values = linked.slot("y"), linked.slot("n.values")
+    nudged = {r.name: linked.slot(f"n.{r.name}") for r in network.states}
 
     def both(v: Slots) -> None:
+        state: StepState = v[0]
         inputs, start = ({name: v[i] for name, i in part.items()} for part in (given, free))
-        nudge, state = network.beta / v[0].scale, random_state(next(iter(start.values())).device)
-        with buffers_aside(network.modules):
-            towards = network.settle(inputs, start, network.steps[1], nudge, v[y])
-            set_random_state(next(iter(start.values())).device, state)
-            away = network.settle(inputs, start, network.steps[1], -nudge, v[y])
+        nudge, steps = network.beta / state.scale, network.steps[1]
+        towards, away = (network.settle(state, inputs, start, steps, n, v[y]) for n in (nudge, -nudge))
+        with torch.no_grad(), state.as_forward(), buffers_aside(network.modules):
+            v[values] = Nudged(*(network.values(state, inputs, {}, now) for now in (towards, away)))
         for name, i in nudged.items():
             v[i] = Nudged(towards[name], away[name])
             if linked.track_discrepancy:  # the target of a state is where it settles when nudged
-                v[0].discrepancy[name] = (start[name] - towards[name]).square().sum() / len(towards[name])
+                state.discrepancy[name] = (start[name] - towards[name]).square().sum() / len(towards[name])
 
     return both
 
@@ -198,27 +219,23 @@ def settling(task: Task, linked: Linked) -> Step:
 def contrast(task: Task, linked: Linked) -> Step:
     """Task U of a state: its ΔW from the contrast of the nudged phases; of the output, from the loss."""
     network, region = network_of(linked), linked.regions[task.subject]
-    given = {name: linked.slot(name) for name in network.inputs}
     if region is network.root:
-        free = {r.name: linked.slot(f"s.{r.name}") for r in network.states}
-        e = linked.slot(f"e.{region.name}")
+        e, seen = linked.slot(f"e.{region.name}"), linked.slot("s.values")
 
         def at_output(v: Slots) -> None:
             c = v[e].c if isinstance(v[e], Errors) else v[e][0]
-            inputs, now = ({name: v[i] for name, i in part.items()} for part in (given, free))
             with buffers_aside(network.modules):
-                network.descend(region, inputs, now, c)
+                network.descend(v[0], region, v[seen], c)
 
         return at_output
-    nudged = {r.name: linked.slot(f"n.{r.name}") for r in network.states}
+    n, values = linked.slot(f"n.{region.name}"), linked.slot("n.values")
+    share = network.weight[region.name] / network.weight[network.root.name] / (2 * network.beta)
 
     def run(v: Slots) -> None:
-        inputs = {name: v[i] for name, i in given.items()}
-        factor = v[0].scale / (2 * network.beta) * network.weight[region.name] / network.weight[network.root.name]
+        factor = v[0].scale * share
         with buffers_aside(network.modules):
-            for side, sign in (("towards", -factor), ("away", factor)):
-                now = {name: getattr(v[i], side) for name, i in nudged.items()}
-                network.descend(region, inputs, now, now[region.name] * sign)
+            for at, s, sign in zip(v[values], v[n], (-factor, factor), strict=True):
+                network.descend(v[0], region, at, s * sign)
 
     return run
 

@@ -27,7 +27,8 @@ class Errors(NamedTuple):
 @dataclass(slots=True)
 class StepState:
     """The current step: loss scale, batch size, terms of D(Θ), one-hot labels once made, and the weight
-    updates that wait for the end of the step, as (root, cotangent, parameters).
+    updates that wait for the end of the step, as (root, cotangent, parameters). `autocast` is the forward pass's
+    device type and precision, where autocast is on; `seed` the random numbers of states that settle.
     """
 
     scale: float = 1.0
@@ -35,6 +36,14 @@ class StepState:
     discrepancy: dict[str, Tensor] = field(default_factory=dict)
     one_hot: Tensor | None = None
     pending: list[tuple[Tensor, Tensor, tuple[nn.Parameter, ...]]] = field(default_factory=list)
+    autocast: tuple[str, torch.dtype] | None = None
+    seed: int = 0
+
+    def as_forward(self) -> contextlib.AbstractContextManager[object]:
+        """A context with the precision of the forward pass, for regions that run again in the error phase."""
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.autocast[0], self.autocast[1])
 
     def finish(self) -> None:
         """Run the waiting weight updates in one call of autograd, whose overhead they share."""

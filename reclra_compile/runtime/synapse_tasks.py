@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reclra_compile.errors import Fault, UserError
 from reclra_compile.ir import Pathway, Task
 from reclra_compile.rules.catalogue import UPDATES
 from reclra_compile.rules.growth import GrowthGuard
@@ -39,10 +40,18 @@ def synapse_update(task: Task, linked: Linked) -> Step:
     synapses, scaled = linked.synapses[p.name], _scaled(p, linked)
 
     def run(v: Slots) -> None:
-        u, w = function(**{name: get(v) for name, get in read})
+        u, w = factors(p.update, function(**{name: get(v) for name, get in read}))
         synapses.accumulate(u, scaled(w))
 
     return run
+
+
+def factors(name: str, made: Any) -> tuple[Tensor, Tensor]:
+    """What a synapse update gives; raises UserError (L004) where it is not two tensors."""
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Tensor) and isinstance(made[1], Tensor):
+        return made
+    message = f"the synapse update '{name}' returns a {type(made).__name__}, not two tensors"
+    raise UserError(Fault("L004", message, fix="return (u, v) of ΔE = Σ u vᵀ, u of the target and v of the source"))
 
 
 def _reader(name: str, p: Pathway, linked: Linked) -> Callable[[Slots], Any]:
@@ -109,7 +118,7 @@ def _learn(p: Pathway, linked: Linked) -> Callable[[ReadOut], None]:
 
     def run(read: ReadOut) -> None:
         given = {"z": read.z, "r": read.v}
-        u, w = function(**{name: given[name] for name in reads})
+        u, w = factors(p.update, function(**{name: given[name] for name in reads}))
         accumulate(u, scaled(w), bias)
 
     return run

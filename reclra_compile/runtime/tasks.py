@@ -14,11 +14,11 @@ from torch import Tensor
 from reclra_compile.ir import Pathway, Region, Target, Task
 from reclra_compile.rules import targets as rules
 from reclra_compile.rules.blocked import BLOCK, Spread, errors
-from reclra_compile.rules.catalogue import TARGETS
+from reclra_compile.rules.catalogue import TARGETS, UPDATES
 from reclra_compile.rules.maps import Mapped
+from reclra_compile.runtime.forward_tasks import forward, loss
 from reclra_compile.runtime.inverse import displacement as difference
 from reclra_compile.runtime.linked import Linked, Step
-from reclra_compile.runtime.loss import loss_and_gradient, reduction_of
 from reclra_compile.runtime.mirror import mirror_mode
 from reclra_compile.runtime.precision import laid_out_as
 from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total, vjp
@@ -35,45 +35,6 @@ SMALL_FLOPS = 20_000_000
 def build(task: Task, linked: Linked) -> Step:
     """The closure that executes `task`."""
     return _BUILDERS[task.kind](task, linked)
-
-
-def _forward(task: Task, linked: Linked) -> Step:
-    region, code = linked.regions[task.subject], linked.codes[task.subject]
-    reads = [linked.slot(v) for v in region.inputs]
-    outs = [linked.slot(v) for v in region.outputs]
-    h = linked.slot(f"h.{region.name}")
-    if isinstance(code, WholeRegion):
-
-        def whole(v: Slots) -> None:
-            outputs, v[h] = code.forward([v[i] for i in reads])
-            for slot, value in zip(outs, outputs, strict=True):
-                v[slot] = value
-
-        return whole
-    z = linked.slot(activity(region))
-
-    def split(v: Slots) -> None:
-        outputs, activities, v[h] = code.forward([v[i] for i in reads])
-        for slot, value in zip(outs, outputs, strict=True):
-            v[slot] = value
-        v[z] = activities
-
-    return split
-
-
-def _loss(task: Task, linked: Linked) -> Step:
-    output, y, loss, d = (linked.slot(n) for n in (task.reads[0], "y", "loss", "d.loss"))
-    loss_fn = linked.loss_fn
-
-    def run(v: Slots) -> None:
-        if linked.reduction is None:
-            linked.reduction = reduction_of(loss_fn, v[output], v[y])
-        v[0].batch = len(v[output])
-        v[0].scale = 1.0 / len(v[output]) if linked.reduction == "mean" else 1.0
-        v[loss], gradient = loss_and_gradient(loss_fn, v[output], v[y])
-        v[d] = (gradient,)
-
-    return run
 
 
 def _displacement(task: Task, linked: Linked) -> Step:
@@ -114,7 +75,7 @@ def _blocked(region: Region, linked: Linked) -> bool:
         return False
     arriving = [p for p in linked.plan.pathways if p.target == region.name]
     plain = target.rule == "lra" and (target.p, target.q) == (2, 2) and not target.rescale and target.phi == "same"
-    return plain and len(arriving) == 1 and not arriving[0].edge and arriving[0].update != "lra"
+    return plain and len(arriving) == 1 and not arriving[0].edge and "d" not in UPDATES[arriving[0].update].reads
 
 
 def _target(task: Task, linked: Linked) -> Step:
@@ -189,10 +150,10 @@ def _lra_errors(
     e, h, z = (linked.slot(n) for n in (f"e.{region.name}", f"h.{region.name}", activity(region)))
     e_root = linked.slot(f"e.{linked.root}")
     alone = len(at_z) == 1 and not at_outputs
-    reads_d = any(p.target == region.name and p.update == "lra" for p in linked.plan.pathways)
+    reads_d = any(p.target == region.name and "d" in UPDATES[p.update].reads for p in linked.plan.pathways)
     overwrite = alone and not reads_d
     mismatch = rules.mismatch(target, linked.target_phi[region.name], target.phi == "same", overwrite)
-    times_slope = rules.times_derivative(code.phi) if TARGETS[target.rule].derivative else None
+    times_slope = rules.times_derivative(linked.target_phi[region.name]) if TARGETS[target.rule].derivative else None
     direction, factor = rules.direction(target), rules.error_scale(target)
     if _blocked(region, linked):
         return _blocked_errors(region, target, at_z[0], linked)
@@ -291,8 +252,8 @@ def _free(task: Task, linked: Linked) -> Step:
 
 
 _BUILDERS: dict[str, Callable[[Task, Linked], Step]] = {
-    "F": _forward,
-    "L": _loss,
+    "F": forward,
+    "L": loss,
     "D": _displacement,
     "T": _target,
     "S": settling,

@@ -48,7 +48,7 @@ def lower(
         region, target = by_name[name], target_of[name]
         if settling:
             tasks += [_target(region, target, ["loss"], 0, root)] * (name == root)
-            tasks += settled_updates(region, target, regions, targets, root, wave[name])
+            tasks += settled_updates(region, target, root, wave[name])
             continue
         tasks += [
             _displacement(p, region, by_name[p.source], wave[name]) for p in into[name] if not p.edge
@@ -66,7 +66,8 @@ def lower(
         if UPDATES[p.update].reads and not p.edge
     ]
     # one mirror serves all edges that leave a region: the first of them stands for it
-    mirrors = {p.source: p for p in reversed(pathways) if p.edge and p.update == "weight_mirror"}
+    mirrors = {p.source: p for p in reversed(pathways)
+               if p.edge and p.update == "weight_mirror" and any(q.synapses for q in along[p.source])}  # fmt: skip
     tasks += [Task("M", p.name, ("loss",), (f"g.{p.name}",), wave[p.target], flops=_mirror_flops(p.source, along))
               for p in mirrors.values()]  # fmt: skip
     return tuple(tasks)

@@ -49,31 +49,33 @@ def inputs_of(regions: tuple[Region, ...]) -> tuple[str, ...]:
 
 
 def phases(regions: tuple[Region, ...], targets: tuple[Target, ...], root: str) -> list[Task]:
-    """The free phase, from the forward pass to `s.R`, and the nudged ones, from there to `n.R`."""
+    """The free phase, from the forward pass to `s.R`, and the nudged ones, from there to `n.R`.
+
+    `s.values` and `n.values` are all values that regions read, where the states have settled.
+    """
     own, given = states(regions, targets), inputs_of(regions)
     free, nudged = _steps(targets)
     still, each, top = _flops(regions, targets, root)
     start = tuple(f"z.{r.name}" if r.tail else r.outputs[0] for r in own)
     settled = tuple(f"s.{r.name}" for r in own)
     return [
-        Task("S", "free", (*given, *start), (*settled, f"s.{root}"), wave=0,
+        Task("S", "free", (*given, *start), (*settled, f"s.{root}", "s.values"), wave=0,
              flops=still + free * each + top.forward_flops),
-        Task("S", "nudged", (*given, *settled, "y", "loss"), tuple(f"n.{r.name}" for r in own), wave=1,
+        Task("S", "nudged", (*given, *settled, "y", "loss"), (*(f"n.{r.name}" for r in own), "n.values"), wave=1,
              flops=2 * still + 2 * nudged * (each + top.forward_flops + top.input_flops)),
     ]  # fmt: skip
 
 
 def settled_updates(
-    region: Region, target: Target, regions: tuple[Region, ...], targets: tuple[Target, ...], root: str, wave: int
+    region: Region, target: Target, root: str, wave: int
 ) -> list[Task]:
     """Task U: of a state, the contrast of its nudged phases; of the output, the loss's gradient after the free one."""
     if not target.trainable:
         return []
-    own, given = states(regions, targets), inputs_of(regions)
     top = region.name == root
-    reads = (f"e.{root}", *given, *(f"s.{r.name}" for r in own)) if top else (*given, *(f"n.{r.name}" for r in own))
+    reads = (f"e.{root}", "s.values") if top else (f"n.{region.name}", "n.values", "loss")
     flops = (1 if top else 2) * (region.forward_flops + region.weight_flops)
-    return [Task("U", region.name, (*reads, *([] if top else ["loss"])), (f"g.{region.name}",), wave, flops=flops)]
+    return [Task("U", region.name, reads, (f"g.{region.name}",), wave, flops=flops)]
 
 
 def _steps(targets: tuple[Target, ...]) -> tuple[int, int]:

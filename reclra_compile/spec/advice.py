@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reclra_compile.ir import Region
-from reclra_compile.spec.resolve import Resolved
+from reclra_compile.rules.catalogue import TARGETS
+from reclra_compile.spec.resolve import LEAST_SHARE, Resolved
 
 BOUNDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "relu6", "sign")
 
@@ -22,7 +23,8 @@ def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, 
             "in float32; use β ≥ 1e-3, or the rule `gradient`, which is its limit"
         )
     signs = [t for t in resolved.targets if t.region != root and _phi(t.phi, by_name[t.region].phi) == "sign"]
-    flat = [t.region for t in signs if t.rule == "gradient" or t.region in chained]
+    flat = [t.region for t in signs
+            if t.rule in ("gradient", "equilibrium") or TARGETS[t.rule].derivative or t.region in chained]  # fmt: skip
     if flat:
         found.append(
             f"sign units on {_some(flat)}: a small β d never flips a unit and φ' is zero, so little or no error "
@@ -34,12 +36,25 @@ def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, 
             f"E6 with its printed sign on {_some(printed)}: these synapses grow without bound under gradient "
             "descent (held at growth_limit × their initial norm); local_readout or kolen_pollack learn better"
         )
+    settled = [t for t in resolved.targets if t.rule == "equilibrium"]
+    share = settled[0].feedback ** (len(resolved.waves) - 1) if settled else 1.0
+    if share < LEAST_SHARE / 20:
+        found.append(
+            f"feedback {settled[0].feedback:g} over {len(resolved.waves) - 1} regions: the first of them hear "
+            f"{share:.0e} of the nudging, which float32 rounds away; leave `feedback` out, or use float64"
+        )
     unbounded = [t.region for t in resolved.targets if t.rule == "equilibrium" and by_name[t.region].parameters
                  and by_name[t.region].phi not in BOUNDED]  # fmt: skip
     if unbounded:
         found.append(
             f"{by_name[unbounded[0]].phi} units settle without a bound on {_some(unbounded)}, and their states may "
             "grow from step to step; use tanh, sigmoid or hardtanh units, or a smaller `settle: {step: …}`"
+        )
+    normed = [t.region for t in settled if by_name[t.region].norm]
+    if normed:
+        found.append(
+            f"states settle through norms on {_some(normed)}: with batch norms they settle elsewhere in eval mode, "
+            "where nothing holds back what feedback amplifies; use layer norms, or none"
         )
     maps = [p.name for p in resolved.pathways if p.update == "fixed" and len(by_name[p.target].shape) > 1]
     if maps:

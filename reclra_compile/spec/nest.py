@@ -26,6 +26,7 @@ def resolve_nested(
 ) -> Resolved:
     """The error graph of all levels; `output` is the value the model gives. Raises WiringError with every fault."""
     flat = _level(loaded, parts, regions, output, batch, labelled=True, memory=memory_for(regions.values()))
+    _check_settling(flat, loaded)
     position = {n: i for i, n in enumerate(regions)}
     errors: nx.DiGraph[str] = nx.DiGraph()
     errors.add_node(next(n for n, r in regions.items() if output in r.outputs))
@@ -35,6 +36,16 @@ def resolve_nested(
     targets = {t.region: t for t in flat.targets}
     pathways = sorted(flat.pathways, key=lambda p: (order[p.target], order[p.source]))
     return replace(flat, targets=tuple(targets[n] for n in order), pathways=tuple(pathways), waves=waves)
+
+
+def _check_settling(flat: Resolved, loaded: Loaded) -> None:
+    """Raise WiringError (W043) where regions settle on one level and not on another."""
+    hearing = {p.target for p in flat.pathways}
+    rules = {t.rule for t in flat.targets if t.region in hearing}
+    if "equilibrium" in rules and (len(rules) > 1 or any(p.kernel != "adjoint" for p in flat.pathways)):
+        message = "regions settle to an equilibrium on one level of the wiring, and not on another"
+        fix = "give all levels rule equilibrium, or write 'inside: backprop'"
+        raise WiringError(Fault("W043", message, loaded.where("inside"), fix))
 
 
 def _level(

@@ -194,6 +194,8 @@ class Update(Strict):
 
     @model_validator(mode="after")
     def _noisy(self) -> Update:
+        if self.noise == 0 and self.name == "weight_mirror":
+            raise schema_error("W007", "mirror mode needs noise", "write 'update: {weight_mirror: {noise: 1}}'")
         if self.noise is not None and self.name not in NOISE:
             message = f"update {self.name} has no noise"
             raise schema_error("W007", message, f"only {' and '.join(NOISE)} have")
@@ -212,7 +214,7 @@ KernelField = Annotated[
 InitField = Annotated[Init, _named_number("scale", "{normal: 0.001}"), _forms(INITS, "scale", scale=_SCALE)]
 UpdateField = Annotated[
     Update,
-    _named_number("gamma", "{kolen_pollack: 0.5}"),
+    _named_number("gamma", "{kolen_pollack: 0.5}", **dict.fromkeys(NOISE, "noise")),
     _forms({"auto": AUTO_UPDATE, **UPDATES.known}, "gamma", gamma=_GAMMA, growth_limit=_GROWTH, noise=_SCALE),
 ]
 Rule = Annotated[str, _known(TARGETS, "target rule"), WithJsonSchema({"enum": list(TARGETS.known)})]

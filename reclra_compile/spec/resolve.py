@@ -13,6 +13,7 @@ import networkx as nx
 
 from reclra_compile.errors import WiringError
 from reclra_compile.ir import Pathway, Target, Training
+from reclra_compile.spec.checks import Pair, check_cycles, check_inverting, check_settling, check_sources
 from reclra_compile.spec.collect import Faults
 from reclra_compile.spec.graph import FLOAT_BYTES, RegionGraph
 from reclra_compile.spec.load import Loaded
@@ -40,10 +41,9 @@ CODES = {
     "W037": "no transposed convolution leads from one feature map to the other",
     "W041": "the error synapses do not fit synapses.memory",
     "W042": "autoencoding needs a pathway from a region that reads its target",
-    "W043": "rule equilibrium does not go together with another rule or kernel",
+    "W043": "rule equilibrium does not go together with another rule, kernel or other options",
+    "W044": "an inverse is learned from errors z − y as they are, not from normalised or weighed ones",
 }
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,13 @@ def resolve(loaded: Loaded, graph: RegionGraph, batch: int) -> Resolved:
 
 #: what a wiring gets that says nothing: settings that were measured to train (docs/learning.md)
 DEFAULT_TARGET = Target(region="", rule="lra", beta=0.01, normalize=True)
+#: and one that only names another rule
+DEFAULTS = {"difference_target": Target(region="", rule="difference_target"),
+            "equilibrium": Target(region="", rule="equilibrium")}  # fmt: skip
+#: the least share of nudging that comes to the first states by default: float32 has 7 digits, and errors shrink too
+LEAST_SHARE = 1e-3
+#: the options that a rule has, where it has not all but `settle`
+OPTIONS = {"gradient": set(), "equilibrium": {"beta", "settle"}}
 
 
 class _Resolver:
@@ -89,10 +96,11 @@ class _Resolver:
         errors: nx.DiGraph[str] = nx.DiGraph()
         errors.add_node(self.graph.output)
         errors.add_edges_from(self.pathways)
-        self._check_cycles(errors)
-        self._check_settling(targets)
+        check_cycles(errors, self.entry, self.faults)
+        check_settling(self.pathways, self.entry, targets, self.graph, self.faults)
+        check_inverting(self.pathways, self.entry, targets, self.graph, self.faults)
         if self.complete:
-            self._check_sources(errors)
+            check_sources(errors, self.entry, self.graph, self.faults)
             self._check_silent(errors, frozen)
         if faults := self.faults.sorted():
             raise WiringError(faults)
@@ -209,46 +217,6 @@ class _Resolver:
                            reason="dense matrices would not fit synapses.memory")  # fmt: skip
             self.pathways[pair] = costed(thin, a, b, self.batch, first=True)
 
-    # Checks of the whole
-
-    def _check_cycles(self, errors: nx.DiGraph[str]) -> None:
-        try:
-            cycle = [(u, v) for u, v, *_ in nx.find_cycle(errors)]
-        except nx.NetworkXNoCycle:
-            return
-        k = max(self.entry[edge] for edge in cycle)
-        names = [u for u, _ in cycle]
-        if len(names) == 1:
-            self.faults.add("W023", f"'{names[0]}' hears itself", "pathways", k,
-                            fix=f"leave '{names[0]}' out of 'from' or out of 'to'")  # fmt: skip
-        else:
-            self.faults.add("W023", "the pathways form a cycle: " + " → ".join([*names, names[0]]), "pathways", k,
-                            fix="leave one of these pathways out; every chain has to start at the output")  # fmt: skip
-
-    def _check_settling(self, targets: Mapping[str, Target]) -> None:
-        """All regions settle together, along the model's own edges, or none does."""
-        wired = {p.target for p in self.pathways.values()}
-        settles = {n for n in wired if targets[n].rule == "equilibrium"}
-        if not settles:
-            return
-        fix = "give all regions rule equilibrium, and the pathways {from: consumers, to: all, kernel: adjoint}"
-        others = sorted(wired - settles, key=self.graph.position.__getitem__)
-        if others:
-            self.faults.add("W043", f"'{others[0]}' has rule {targets[others[0]].rule}, others settle to an "
-                            "equilibrium; all regions settle together", "target", fix=fix)  # fmt: skip
-        for pair, p in self.pathways.items():
-            if p.kernel != "adjoint":
-                self.faults.add("W043", f"'{p.source}' → '{p.target}' has kernel {p.kernel}; states that settle hear "
-                                "each other through the model's own weights", "pathways", self.entry[pair],
-                                fix=fix)  # fmt: skip
-                return
-
-    def _check_sources(self, errors: nx.DiGraph[str]) -> None:
-        for (source, target), k in self.entry.items():
-            if source != self.graph.output and not errors.in_degree(source):
-                self.faults.add("W026", f"'{target}' hears '{source}', which hears no error itself",
-                                "pathways", k, "from", fix=f"add {{from: output, to: {source}}}")  # fmt: skip
-
     def _check_silent(self, errors: nx.DiGraph[str], frozen: set[str]) -> None:
         heard = set(errors) | frozen
         silent = [f"'{n}'" for n, r in self.graph.regions.items() if r.learns and n not in heard]
@@ -279,20 +247,29 @@ class _Resolver:
             return Target(region=name, rule=t.rule, trainable=trainable)
         if t.rule == "equilibrium":
             steps = self.graph.depth + 1  # what a state does has then come to all others
-            return Target(name, t.rule, t.beta, trainable=trainable, free_steps=t.free_steps or steps,
-                          nudged_steps=t.nudged_steps or steps, step=t.step, feedback=t.feedback)  # fmt: skip
+            return Target(
+                name, t.rule, t.beta, trainable=trainable, free_steps=t.free_steps or steps,
+                nudged_steps=t.nudged_steps or steps, step=t.step, feedback=t.feedback or self._feedback(),
+            )  # fmt: skip
         # A displacement spread over a pooled map is divided by the positions of a cell: β counts per cell, or
         # z − φ(h − βd) would be lost to rounding.
         here = self.graph.regions[name]
         areas = [cell_area(p, here) for p in self.pathways.values() if p.target == name] if t.normalize else []
         return replace(t, region=name, trainable=trainable, beta=t.beta * max(areas, default=1))
 
+    def _feedback(self) -> float:
+        """The weakest feedback, from 0.1 on, at which nudging is not lost to rounding on its way down."""
+        return float(round(max(0.1, LEAST_SHARE ** (1 / max(1, self.graph.depth))), 3))
+
     def _note_unused(self) -> None:
-        """Options of the lra rule written beside rule `gradient` do nothing: say so."""
+        """Options that a rule does not have do nothing: say so."""
+        default = self.wiring.target.rule or DEFAULT_TARGET.rule
         for spec in (self.wiring.target, *(o.target for o in self.wiring.overrides)):
-            unused = sorted(spec.model_dump(exclude_none=True, exclude={"rule"}))
-            if spec.rule == "gradient" and unused:
-                self.notes.append(f"{', '.join(unused)}: no effect under target rule gradient; they belong to lra")
+            rule = spec.rule or default
+            given = set(spec.model_dump(exclude_none=True, exclude={"rule"}))
+            unused = sorted(given - OPTIONS[rule] if rule in OPTIONS else given & {"settle"})
+            if unused:
+                self.notes.append(f"{', '.join(unused)}: no effect under target rule {rule}")
 
     def _training(self) -> Training:
         section = self.wiring.training if isinstance(self.wiring, Wiring) else TrainingSection()
@@ -313,7 +290,10 @@ def waves_of(errors: nx.DiGraph[str], position: Mapping[str, int]) -> tuple[tupl
 
 
 def _apply(target: Target, spec: TargetSpec) -> Target:
+    """`target` with the options that are given; another rule begins from its own defaults."""
     given = spec.model_dump(exclude_none=True)
     settle = given.pop("settle", {})
     names = {"free": "free_steps", "nudged": "nudged_steps"}
+    if spec.rule not in (None, target.rule):
+        target = replace(DEFAULTS.get(str(spec.rule), DEFAULT_TARGET), region=target.region)
     return replace(target, **given, **{names.get(k, k): v for k, v in settle.items()})

@@ -61,10 +61,14 @@ class Maker:
     def again(self, p: Pathway, cells: int) -> Pathway:
         """The pathway with what `auto` chooses where feature maps get at most `cells` per axis."""
         a, b = self.graph.regions[p.target], self.graph.regions[p.source]
-        bare, reason = choose(a, b, self.graph.reads_out(b.name), cells, self.limit)
+        bare, reason = choose(a, b, self.graph.reads_out(b.name), cells, self.limit, self._pointwise())
         kept = replace(p, kernel=bare.kernel, rank=bare.rank, grid=bare.grid, source_grid=bare.source_grid,
                        window=bare.window, reason=reason)  # fmt: skip
         return costed(kept, a, b, self.batch, first=True)
+
+    def _pointwise(self) -> bool:
+        """False where E is an inverse: a source that mixes positions is not undone position by position."""
+        return (self.spec.update or self.defaults.update).name != "autoencoding"
 
     def _at(self, part: str) -> Path:
         """Where the file gives the kernel, update or init of this entry."""
@@ -81,8 +85,7 @@ class Maker:
         """A pathway that has only its kernel yet, and why `auto` chose it; reports what does not fit."""
         kernel = self.kernel
         if kernel.name == "auto":
-            bare, reason = choose(a, b, self.graph.reads_out(b.name), cells, self.limit)
-            return bare, reason
+            return choose(a, b, self.graph.reads_out(b.name), cells, self.limit, self._pointwise())
         bare = shaped(kernel.name, a, b, kernel.cells or DEFAULT_CELLS, kernel.rank)
         if kernel.name in ("dense", "spatial", "channel"):
             rows, columns, _ = matrix(bare, a, b)
@@ -123,8 +126,9 @@ class Maker:
         if p.update == "autoencoding" and p.source not in self.graph.consumers(p.target):
             self.faults.add("W042", f"'{p.source}' does not read '{p.target}', so there is no forward pass between "
                             "them for autoencoding to undo", *self._at("update"),
-                            fix="use `from: next` between regions that follow each other, and kernel adjoint from "
-                            "the output")  # fmt: skip
+                            fix="use `from: next` between regions that follow each other, with neither a frozen layer "
+                            "nor an operation without parameters between them, and kernel adjoint from the output; "
+                            "`regions: {merge: …}` joins regions")  # fmt: skip
 
     def _init(self, kernel: str, a: Region, b: Region) -> Init:
         init = self.spec.init or self.defaults.init
@@ -179,8 +183,13 @@ def shaped(kernel: str, a: Region, b: Region, cells: int = 0, rank: int = 0) -> 
     return bare
 
 
-def choose(a: Region, b: Region, labelled: bool, cells: int, limit: int) -> tuple[Pathway, str]:
-    """What `auto` takes for the pathway `b` → `a`, and why; feature maps get at most `cells` per axis."""
+def choose(
+    a: Region, b: Region, labelled: bool, cells: int, limit: int, pointwise: bool = True
+) -> tuple[Pathway, str]:
+    """What `auto` takes for the pathway `b` → `a`, and why; feature maps get at most `cells` per axis.
+
+    Where `pointwise` is false, maps are not taken to correspond position by position.
+    """
     if not a.grid and not b.grid:
         if a.size * b.size <= limit:
             return shaped("dense", a, b), ""
@@ -189,7 +198,7 @@ def choose(a: Region, b: Region, labelled: bool, cells: int, limit: int) -> tupl
             f"dense would have {a.size * b.size:,} entries, more than {limit:,}"
         )
     if len(a.grid) == len(b.grid):
-        if labelled or (a.grid == b.grid and not b.window):
+        if labelled or (pointwise and a.grid == b.grid and not b.window):
             return shaped("channel", a, b), "both are maps, which correspond position by position"
         conv = shaped("conv", a, b)
         if b.window and not b.norm and convolvable(conv, a, b):
@@ -231,6 +240,7 @@ def costed(p: Pathway, a: Region, b: Region, batch: int, first: bool) -> Pathway
     times = {"fixed": 0, "local_readout": 1 + products, "autoencoding": 1 + products}.get(p.update, products)
     bias = columns if reads_out(p.update) else a.channels if p.update == "autoencoding" else 0
     # displacements that begin with the read-out, and differences of two inversions
-    reads = 2 if p.update in ("local_loss", "autoencoding") else 1
+    differs = p.update == "autoencoding" and a.phi != "identity"
+    reads = 2 if p.update == "local_loss" or differs else 1
     again = b.forward_flops if p.update == "autoencoding" else 0  # noise through the source's forward pass
     return replace(p, synapses=entries + bias, flops=reads * once, update_flops=times * once + again)
