@@ -165,7 +165,7 @@ def test_by_default_there_are_as_many_steps_as_errors_need() -> None:
     spec = equilibrium()
     spec["target"]["settle"] = {"feedback": 0.5}
     _, program, *_ = make(6, "tanh", spec)
-    assert {(t.free_steps, t.nudged_steps) for t in program.plan.targets if t.rule == "equilibrium"} == {(6, 6)}
+    assert {(t.free_steps, t.nudged_steps) for t in program.plan.targets if t.rule == "equilibrium"} == {(8, 6)}
 
 
 def test_all_regions_settle_or_none() -> None:

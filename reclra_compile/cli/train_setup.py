@@ -65,11 +65,13 @@ def set_up(options: dict[str, Any]) -> Setup:
     members: tuple[Member, ...] = ()
     with faults.collected():
         members = _members(options)
-    with faults.collected():  # before the wirings: the file may register rules that they name
+    of_model = Faults()
+    with of_model.collected():  # before the wirings: the file may register rules that they name
         loaded = load_model(options["model"])
     for wiring in dict.fromkeys(m.wiring for m in members if m.wiring):
         with faults.collected():
             load_wiring(wiring)
+    faults.found += of_model.found
     faults.report()
     if not options["data"]:
         with faults.collected():

@@ -248,7 +248,7 @@ class _Resolver:
         if t.rule == "equilibrium":
             steps = self.graph.depth + 1  # what a state does has then come to all others
             return Target(
-                name, t.rule, t.beta, trainable=trainable, free_steps=t.free_steps or steps,
+                name, t.rule, t.beta, trainable=trainable, free_steps=t.free_steps or steps + 2,
                 nudged_steps=t.nudged_steps or steps, step=t.step, feedback=t.feedback or self._feedback(),
             )  # fmt: skip
         # A displacement spread over a pooled map is divided by the positions of a cell: β counts per cell, or
