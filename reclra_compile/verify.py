@@ -128,6 +128,8 @@ def _settling(plan: Plan, output: str) -> Iterator[str]:
     for t in plan.targets:
         if t.region != output and t.rule != "equilibrium":
             yield f"region '{t.region}' has rule {t.rule}, but others settle to an equilibrium"
+    if len({(t.beta, t.free_steps, t.nudged_steps, t.step, t.feedback) for t in ruled}) > 1:
+        yield "regions that settle together have different options"
     yield from (f"pathway '{p.name}' has kernel {p.kernel}, but the regions settle" for p in plan.pathways
                 if p.kernel != "adjoint")  # fmt: skip
     if any(t.free_steps < 1 or t.nudged_steps < 1 or not (0 < t.step <= 1 and 0 < t.feedback <= 1) for t in ruled):

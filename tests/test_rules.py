@@ -177,9 +177,11 @@ def test_all_regions_settle_or_none() -> None:
     with pytest.raises(WiringError, match="W043"):
         make(4, "tanh", spec)
     _, program, *_ = make(4, "tanh", equilibrium())
-    edited = rc.Plan.parse(str(program.plan).replace("free_steps=9", "free_steps=0"))
-    with pytest.raises(PlanError, match="P104"):
-        rc.compile(program.model, torch.zeros(9, 6, dtype=torch.float64), plan=edited)
+    changes = (("free_steps=9", "free_steps=0"), ("target l2 rule=equilibrium beta=0.4", "target l2 rule=equilibrium"))
+    for old, new in changes:
+        edited = rc.Plan.parse(str(program.plan).replace(old, new))
+        with pytest.raises(PlanError, match="P104"):
+            rc.compile(program.model, torch.zeros(9, 6, dtype=torch.float64), plan=edited)
 
 
 def test_settling_counts_batch_statistics_once_and_keeps_one_dropout_mask() -> None:

@@ -47,6 +47,12 @@ def test_a_deep_network_that_settles_is_not_lost_to_rounding(depth: int) -> None
         assert torch.nn.functional.cosine_similarity(a.flatten().double(), b.flatten(), dim=0) > 0.98
 
 
+def test_long_chains_of_inverses_are_warned_of() -> None:
+    for depth, warned in ((6, False), (12, True)):
+        _, program, *_ = make(depth, "tanh", target_propagation())
+        assert any("learned inverses" in w for w in program.plan.warnings) == warned
+
+
 def test_feedback_that_rounding_loses_is_warned_of() -> None:
     _, program, *_ = make(9, "tanh", equilibrium(feedback=0.1))
     assert any("float32 rounds away" in w for w in program.plan.warnings)

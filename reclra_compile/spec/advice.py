@@ -6,6 +6,7 @@ from reclra_compile.ir import Region
 from reclra_compile.rules.catalogue import TARGETS
 from reclra_compile.spec.resolve import LEAST_SHARE, Resolved
 
+LONG_CHAIN = 8  #: inverses in a row; five were measured to train
 BOUNDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "relu6", "sign")
 
 
@@ -35,6 +36,12 @@ def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, 
         found.append(
             f"E6 with its printed sign on {_some(printed)}: these synapses grow without bound under gradient "
             "descent (held at growth_limit × their initial norm); local_readout or kolen_pollack learn better"
+        )
+    inverted = [p.name for p in resolved.pathways if p.update == "autoencoding"]
+    if len(inverted) > LONG_CHAIN:
+        found.append(
+            f"errors pass up to {len(inverted)} learned inverses one after the other, and shrink in each that has not "
+            "learned yet: the first regions may hear nothing for long; see `reclra-compile diagnose`"
         )
     settled = [t for t in resolved.targets if t.rule == "equilibrium"]
     share = settled[0].feedback ** (len(resolved.waves) - 1) if settled else 1.0
