@@ -25,8 +25,9 @@ from reclra_compile.reproduce.edit import write_row
 from reclra_compile.reproduce.plans import command, planned, script
 from reclra_compile.reproduce.pool import Store
 from reclra_compile.reproduce.search import grid, points
-from reclra_compile.reproduce.summary import Spread, verdict
+from reclra_compile.reproduce.summary import Line, Spread, tally, verdict
 from reclra_compile.reproduce.tables import load_table, shipped
+from reclra_compile.rules.registry import TARGETS, UPDATES
 from reclra_compile.spec.load import load_wiring
 from reclra_compile.view.curves import Axis, Curve, Panel, curves_svg, value_axis
 
@@ -498,3 +499,35 @@ def test_the_bar_counts_runs_and_epochs() -> None:
     assert bar.progress.tasks[0].completed == pytest.approx(0.5)
     bar.hear(case, {"faults": [{"code": "R005", "message": "m", "fix": ""}]})
     assert bar.progress.tasks[0].completed == 1
+
+
+def test_a_row_may_name_rules_that_its_models_file_registers(
+    tmp_path: Path, inside: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry in (TARGETS, UPDATES):  # without what other tests have registered
+        kept = {n: r for n, r in registry.known.items() if n not in ("sign_step", "slow_readout")}
+        monkeypatch.setattr(registry, "_rules", kept)
+    wiring = Path(load_table("table1").model("own_rule.py")).with_suffix(".yaml")
+    rows = [{"row": "own", "data": "digits", "model": "own_rule.py", "wiring": str(wiring)}]
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"version": 1, "table": "own", "title": "Own", "rows": rows,
+                                    "scales": {"smoke": {"seeds": 1, "epochs": 1}}}), encoding="utf-8")  # fmt: skip
+    result = invoke("reproduce", file, "--run-dir", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "run" / "results").glob("*.json"))) == 1
+
+
+def test_a_table_that_names_no_such_preprocessing_is_refused(table: Path) -> None:
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("wiring: backprop\n", "wiring: backprop\n    augment: shift\n"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"R002.*augment"):
+        load_table(table)
+
+
+def test_rows_without_all_their_seeds_are_counted_apart() -> None:
+    row = load_table(DIGITS).spec.rows[1]
+    record = {"case": {"seed": 0}, "test_error": 1.0, "valid_error": 1.0, "train_error": 0.0}
+    whole, part, none = (Line(row, (record,) * n, 2) for n in (2, 1, 0))
+    said = tally([whole, part, none])
+    assert said.startswith("1 of 1 rows at or below the paper's error, 0 within 1 point, 0 short")
+    assert said.endswith("1 incomplete, 1 without a result")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from reclra_compile import __version__
-from reclra_compile.errors import Fault, ReclraError, UserError, nearest
+from reclra_compile.errors import Fault, ReclraError, UserError, WiringError, nearest
+from reclra_compile.frontend.load_model import load_model
 from reclra_compile.reproduce.schema import Row, Scale, ScaleSpec
 from reclra_compile.reproduce.tables import Table
 from reclra_compile.spec.load import load_wiring
@@ -80,12 +81,12 @@ def cases(table: Table, scale: Scale, rows: Iterable[Row], seeds: int | None = N
 def case_of(table: Table, row: Row, spec: ScaleSpec) -> Case:
     """The run of a row with seed 0; `problem` says why it cannot be run, where it cannot."""
     problem, wiring = "", row.wiring
+    model = table.model(spec.model or row.model)
     try:
         wiring = changed_wiring(table, row.wiring, row.change)
-        load_wiring(wiring)
+        _checked(wiring, model)
     except ReclraError as error:
-        problem = "; ".join(f.message for f in error.faults)
-    model = table.model(spec.model or row.model)
+        problem = "; ".join(f"{f.message} ({f.fix})" if f.fix else f.message for f in error.faults)
     if not Path(model.partition(":")[0]).is_file():
         problem = problem or f"there is no model file {model.partition(':')[0]}"
     validation = table.spec.validation.get(row.data, 0) if row.validation is None else row.validation
@@ -94,6 +95,17 @@ def case_of(table: Table, row: Row, spec: ScaleSpec) -> Case:
         row.preprocess, row.augment, validation if spec.validation is None else int(spec.validation),
         spec.images or 0, spec.test_images or 0, 0, problem=problem,
     )  # fmt: skip
+
+
+def _checked(wiring: WiringData, model: str) -> None:
+    """Raise WiringError for a wiring that cannot be used; the model's file may register rules that it names."""
+    try:
+        load_wiring(wiring)
+    except WiringError as error:
+        if not any(f.code == "W004" for f in error.faults) or not Path(model.partition(":")[0]).is_file():
+            raise
+        load_model(model)
+        load_wiring(wiring)
 
 
 def at_scale(table: Table, row: Row, scale: Scale) -> ScaleSpec:
@@ -138,12 +150,18 @@ def _merge(data: dict[str, Any], change: Mapping[str, Any]) -> None:
             data[key] = copy.deepcopy(value)
 
 
+def _known(word: str, names: list[str]) -> str:
+    """The name that is meant, or all names, which have commas in them."""
+    near = nearest(word, names)
+    return near if near.startswith("did") else "there are " + ", ".join(f"'{n}'" for n in names)
+
+
 def chosen(table: Table, only: Sequence[str], data: Sequence[str]) -> list[Row]:
     """The table's rows with these names, on these data sets; all where none is named. Raises UserError (R003)."""
     rows = table.spec.rows
     names, sets = list(dict.fromkeys(r.row for r in rows)), list(dict.fromkeys(r.data for r in rows))
     faults = [
-        Fault("R003", f"{table.spec.table} has no {what} '{word}'", fix=nearest(word, known))
+        Fault("R003", f"{table.spec.table} has no {what} '{word}'", fix=_known(word, known))
         for what, words, known in (("row", only, names), ("data set", data, sets))
         for word in words
         if word.lower() not in [k.lower() for k in known]

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from reclra_compile.data.augment import Augment
+from reclra_compile.data.preprocess import Preprocess
 from reclra_compile.spec.parts import Count, NotNegative, Strict
 from reclra_compile.spec.schema import TrainingSpec
 
@@ -48,8 +50,8 @@ class Row(Strict):
     change: dict[str, Any] = Field(default={}, description="parts of the wiring that this row has otherwise")
     granularity: str | None = None
     settings: TrainingSpec = TrainingSpec()
-    preprocess: str | None = None
-    augment: str | None = None
+    preprocess: Preprocess | None = None
+    augment: Augment | None = None
     validation: int | None = Field(default=None, ge=0, description="training images held out")
     paper: Numbers = Numbers()
     found: str = Field(default="", description="how the settings were found")

@@ -128,13 +128,15 @@ def verdict(gap: float | None) -> str:
 
 
 def tally(lines: Sequence[Line]) -> str:
-    """How many lines are where, in a sentence."""
-    gaps = [line.gap for line in lines if line.gap is not None]
+    """How many lines are where, in a sentence; a line without all of its seeds is in neither place."""
+    whole = [line for line in lines if len(line.records) >= line.wanted]
+    gaps = [line.gap for line in whole if line.gap is not None]
     below, near = sum(round(g, 2) <= 0 for g in gaps), sum(0 < round(g, 2) <= 1 for g in gaps)
     short = len(gaps) - below - near
     failed = sum(not line.records for line in lines)
+    part = len(lines) - len(whole) - sum(not line.records and line.wanted > 0 for line in lines)
     words = [f"{below} of {len(gaps)} rows at or below the paper's error", f"{near} within 1 point", f"{short} short"]
-    return ", ".join(words + ([f"{failed} without a result"] if failed else []))
+    return ", ".join(words + [f"{part} incomplete"] * (part > 0) + [f"{failed} without a result"] * (failed > 0))
 
 
 def grouped(
