@@ -41,8 +41,13 @@ def write_row(file: Path, row: str, data: str, values: Mapping[str, Any]) -> Non
     found = yaml.safe_load(yaml.serialize(node))
     if any(_flow(found.get(key)) != _flow(value) for key, value in values.items()):
         raise UserError(Fault("R007", f"the settings of '{row}' cannot be written here", Location(str(file))))
+    draft = file.with_name(f".{file.stem}.draft.yaml")
+    try:
+        write_text(draft, text)
+        load_table(draft)  # before anything is replaced
+    finally:
+        draft.unlink(missing_ok=True)
     write_text(file, text)
-    load_table(file)
 
 
 def _row(text: str, file: Path, row: str, data: str) -> yaml.MappingNode:
