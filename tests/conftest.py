@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from reclra_compile.rules.catalogue import TARGETS, UPDATES
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -32,3 +34,10 @@ def data_dir() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs real data: set RECLRA_DATA to a folder with mnist.npz")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_rules_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that a test, an example or a page registers are unknown to the next one."""
+    for registry in (TARGETS, UPDATES):
+        monkeypatch.setattr(registry, "_rules", dict(registry.known))

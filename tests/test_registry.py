@@ -56,9 +56,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
     sys.modules.pop("plugged", None)
-    for registry in (TARGETS, UPDATES):
-        for name in [n for n in registry.known if n.startswith("plugged")]:
-            del registry._rules[name]
 
 
 def test_a_rule_of_an_installed_package_is_used_by_its_name(installed: Path) -> None:
@@ -121,8 +118,7 @@ def test_a_rule_that_reads_what_does_not_exist_is_refused() -> None:
     assert "cloudy" not in TARGETS and "reader" not in UPDATES
 
 
-def test_an_update_has_the_kernels_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(UPDATES, "_rules", dict(UPDATES.known))
+def test_an_update_has_the_kernels_it_says() -> None:
 
     @rc.register_update("dense_only", kernels=("dense",))
     def dense_only(z, e):
@@ -136,9 +132,7 @@ def test_an_update_has_the_kernels_it_says(monkeypatch: pytest.MonkeyPatch) -> N
         make(3, "tanh", spec)
 
 
-def test_a_models_file_registers_rules_that_a_wiring_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(UPDATES, "_rules", dict(UPDATES.known))
-    monkeypatch.setattr(TARGETS, "_rules", dict(TARGETS.known))
+def test_a_models_file_registers_rules_that_a_wiring_names() -> None:
     example = ROOT / "examples" / "own_rule.py"
     assert len(example.read_text(encoding="utf-8").splitlines()) <= 30
     for arguments in (["check", f"{example.with_suffix('.yaml')}", f"{example}"],

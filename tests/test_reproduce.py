@@ -27,7 +27,6 @@ from reclra_compile.reproduce.pool import Store
 from reclra_compile.reproduce.search import grid, points
 from reclra_compile.reproduce.summary import Line, Spread, tally, verdict
 from reclra_compile.reproduce.tables import load_table, shipped
-from reclra_compile.rules.registry import TARGETS, UPDATES
 from reclra_compile.spec.load import load_wiring
 from reclra_compile.view.curves import Axis, Curve, Panel, curves_svg, value_axis
 
@@ -501,12 +500,7 @@ def test_the_bar_counts_runs_and_epochs() -> None:
     assert bar.progress.tasks[0].completed == 1
 
 
-def test_a_row_may_name_rules_that_its_models_file_registers(
-    tmp_path: Path, inside: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for registry in (TARGETS, UPDATES):  # without what other tests have registered
-        kept = {n: r for n, r in registry.known.items() if n not in ("sign_step", "slow_readout")}
-        monkeypatch.setattr(registry, "_rules", kept)
+def test_a_row_may_name_rules_that_its_models_file_registers(tmp_path: Path, inside: list[str]) -> None:
     wiring = Path(load_table("table1").model("own_rule.py")).with_suffix(".yaml")
     rows = [{"row": "own", "data": "digits", "model": "own_rule.py", "wiring": str(wiring)}]
     file = tmp_path / "own.yaml"

@@ -12,14 +12,6 @@ from torch import nn
 
 import reclra_compile as rc
 from reclra_compile.errors import TrainingError, UserError, WiringError
-from reclra_compile.rules.registry import TARGETS, UPDATES
-
-
-@pytest.fixture
-def own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules that a test registers are gone after it."""
-    for registry in (TARGETS, UPDATES):
-        monkeypatch.setattr(registry, "_rules", dict(registry.known))
 
 
 def deep(depth: int) -> nn.Sequential:
@@ -126,7 +118,7 @@ def test_regions_without_parameters_lie_between(wiring: str) -> None:
     assert all(float(g.abs().max()) > 0 for g in grads(rc.compile(model, x, wiring), x, y))
 
 
-def test_the_displacement_that_an_update_reads_is_not_overwritten(own_rules: None) -> None:
+def test_the_displacement_that_an_update_reads_is_not_overwritten() -> None:
     seen = []
 
     @rc.register_update("reads_d")
@@ -146,7 +138,7 @@ def test_the_displacement_that_an_update_reads_is_not_overwritten(own_rules: Non
         assert any(torch.allclose(d, w, atol=1e-12) for w in wanted)
 
 
-def test_a_registered_rule_is_treated_as_the_shipped_one(own_rules: None) -> None:
+def test_a_registered_rule_is_treated_as_the_shipped_one() -> None:
     """The same function under another name: another φ for targets, and low precision."""
 
     @rc.register_target("mine")
@@ -169,7 +161,7 @@ def test_a_registered_rule_is_treated_as_the_shipped_one(own_rules: None) -> Non
 
 
 @pytest.mark.parametrize(("made", "words"), [(lambda z, e: z, "two tensors"), (lambda z, e: (z, None), "two tensors")])
-def test_an_update_that_returns_something_else_is_an_error(own_rules: None, made, words: str) -> None:
+def test_an_update_that_returns_something_else_is_an_error(made, words: str) -> None:
     rc.register_update("odd_update")(made)
     _, program, _, x, y = make(3, "tanh", {"version": 1, "pathways": [
         {"from": "next", "to": "all", "update": "odd_update"}]})  # fmt: skip
@@ -177,7 +169,7 @@ def test_an_update_that_returns_something_else_is_an_error(own_rules: None, made
         program.step(x, y)
 
 
-def test_a_target_rule_that_returns_something_else_is_an_error(own_rules: None) -> None:
+def test_a_target_rule_that_returns_something_else_is_an_error() -> None:
     rc.register_target("odd_target")(lambda z: z.sum())
     _, program, _, x, y = make(3, "tanh", {"version": 1, "target": {"rule": "odd_target"}, "pathways": [
         {"from": "next", "to": "all"}]})  # fmt: skip
@@ -189,7 +181,7 @@ def test_a_target_rule_that_returns_something_else_is_an_error(own_rules: None) 
     ({"kernels": ("mirror",)}, lambda z, e: (z, e)), ({"kernels": ("dens",)}, lambda z, e: (z, e)),
     ({"kernels": ("conv",), "readout": True}, lambda z, r: (z, r)), ({}, lambda z, /, e: (z, e)), ({}, lambda *z: z),
 ])  # fmt: skip
-def test_what_cannot_be_registered(own_rules: None, options: dict, function) -> None:
+def test_what_cannot_be_registered(options: dict, function) -> None:
     with pytest.raises(UserError, match="L002"):
         rc.register_update("impossible", **options)(function)
 
