@@ -16,6 +16,7 @@ from reclra_compile.ir import Pathway, Plan, Region, Target, Task
 from reclra_compile.rules.catalogue import INITS, KERNELS, TARGETS, can_have, reads_out, updates_of
 from reclra_compile.schedule.lower import lower
 from reclra_compile.schedule.order import KEPT
+from reclra_compile.schedule.settling import RULE, options
 from reclra_compile.spec.parts import ACTIVATIONS
 from reclra_compile.spec.synapses import kind
 
@@ -122,13 +123,13 @@ def _pathway(p: Pathway, output: str) -> Iterator[str]:
 
 def _settling(plan: Plan, output: str) -> Iterator[str]:
     """All regions settle together, along the model's own edges, or none does."""
-    ruled = [t for t in plan.targets if t.rule == "equilibrium"]
+    ruled = [t for t in plan.targets if t.rule == RULE]
     if not ruled:
         return
     for t in plan.targets:
-        if t.region != output and t.rule != "equilibrium":
+        if t.region != output and t.rule != RULE:
             yield f"region '{t.region}' has rule {t.rule}, but others settle to an equilibrium"
-    if len({(t.beta, t.free_steps, t.nudged_steps, t.step, t.feedback) for t in ruled}) > 1:
+    if len(set(map(options, ruled))) > 1:
         yield "regions that settle together have different options"
     yield from (f"pathway '{p.name}' has kernel {p.kernel}, but the regions settle" for p in plan.pathways
                 if p.kernel != "adjoint")  # fmt: skip

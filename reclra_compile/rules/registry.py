@@ -23,7 +23,6 @@ CODES = {
     "L004": "a rule returns something else than it has to",
 }
 TARGET_READS = ("z", "h", "d", "phi", "beta")
-UPDATE_READS = ("z", "h", "d", "e", "y", "loss", "r", "x")
 KERNELS = ("dense", "low_rank", "channel", "spatial", "conv")  #: kernels with synapses of their own
 MATRICES = ("dense", "low_rank", "channel", "spatial")  #: of these, the ones that can be read out
 _RESERVED = ("auto", "none", "same")
@@ -51,9 +50,9 @@ class SynapseUpdate:
 
     `function` gives the factors (u, v) of ΔE = Σ_n u_n v_nᵀ, a gradient to descend, from what it `reads` by
     name: z, h and d of the target, e of the source, the labels y, r, the error of the target's own read-out.
-    None: the runtime computes the update in a
-    way of its own, or the synapses do not learn. `kernels` can have it; `readout` comes from the output alone.
-    Of the shipped updates some also read the loss, or x, what the two regions read.
+    None: the runtime computes the update in a way of its own, or the synapses do not learn. `kernels` can have
+    it; `readout` comes from the output alone. Of the shipped updates some also read the loss, or x, what the two
+    regions read.
     """
 
     name: str

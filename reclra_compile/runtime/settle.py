@@ -78,8 +78,7 @@ class Network:
 
         Batch statistics are written where `counted`: once, in the last step.
         """
-        aside = buffers_aside(self.modules)
-        with contextlib.nullcontext() if counted else aside:
+        with contextlib.nullcontext() if counted else buffers_aside(self.modules):
             still = self._still(state, given)
         now = {name: s if s.dtype == torch.float64 else s.float() for name, s in start.items()}
         for k in range(steps):

@@ -12,6 +12,11 @@ def settles(targets: tuple[Target, ...]) -> bool:
     return any(t.rule == RULE for t in targets)
 
 
+def options(target: Target) -> tuple[float, int, int, float, float]:
+    """What all regions that settle together have in common: β, the steps of both phases, their size, feedback."""
+    return target.beta, target.free_steps, target.nudged_steps, target.step, target.feedback
+
+
 def states(regions: tuple[Region, ...], targets: tuple[Target, ...]) -> tuple[Region, ...]:
     """The regions that have a state of their own, in the model's order: those with parameters, but the output."""
     ruled = {t.region for t in targets if t.rule == RULE}

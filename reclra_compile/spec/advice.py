@@ -50,8 +50,7 @@ def warnings_for(resolved: Resolved, regions: tuple[Region, ...]) -> tuple[str, 
             f"feedback {settled[0].feedback:g} over {len(resolved.waves) - 1} regions: the first of them hear "
             f"{share:.0e} of the nudging, which float32 rounds away; leave `feedback` out, or use float64"
         )
-    unbounded = [t.region for t in resolved.targets if t.rule == "equilibrium" and by_name[t.region].parameters
-                 and by_name[t.region].phi not in BOUNDED]  # fmt: skip
+    unbounded = [t.region for t in settled if by_name[t.region].parameters and by_name[t.region].phi not in BOUNDED]
     if unbounded:
         found.append(
             f"{by_name[unbounded[0]].phi} units settle without a bound on {_some(unbounded)}, and their states may "

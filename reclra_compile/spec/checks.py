@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import networkx as nx
 
 from reclra_compile.ir import Pathway, Target
+from reclra_compile.schedule.settling import RULE, options
 from reclra_compile.spec.collect import Faults
 from reclra_compile.spec.graph import RegionGraph
 
@@ -35,7 +36,7 @@ def check_settling(
 ) -> None:
     """All regions settle together, along the model's own edges, or none does (W043)."""
     wired = {p.target for p in pathways.values()}
-    settles = {n for n in wired if targets[n].rule == "equilibrium"}
+    settles = {n for n in wired if targets[n].rule == RULE}
     if not settles:
         return
     fix = "give all regions rule equilibrium, and the pathways {from: consumers, to: all, kernel: adjoint}"
@@ -43,8 +44,7 @@ def check_settling(
     if others:
         message = f"'{others[0]}' has rule {targets[others[0]].rule}, but others settle, and all settle together"
         faults.add("W043", message, "target", fix=fix)
-    options = {(t.beta, t.free_steps, t.nudged_steps, t.step, t.feedback) for t in (targets[n] for n in settles)}
-    if len(options) > 1:
+    if len({options(targets[n]) for n in settles}) > 1:
         faults.add("W043", "regions that settle together have different options", "overrides",
                    fix="give beta and settle under `target:`, for all regions")  # fmt: skip
     odd = next((pair for pair, p in pathways.items() if p.kernel != "adjoint"), None)
