@@ -8,7 +8,8 @@ multiply-add is two).
 Values are named by what they are: `x0` a model input, `y` the training target, `loss`,
 `z.R` the output of region R (`z.R#1` a further output; `o.R` where a tail follows z), `h.R` its
 pre-activation, `e.R` its error neurons, `d.P` the displacement that pathway P delivers,
-`g.R` and `g.P` the finished gradients of a region's parameters and of a pathway's synapses.
+`g.R` and `g.P` the finished gradients of a region's parameters and of a pathway's synapses. Where a plan has
+several devices, `V|2` is the copy of value V on device 2, and `V>2` the message that brings it there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Region:
     matrices and filters. FLOPs: `forward_flops` of E1, `weight_flops` of the VJP with respect to the
     parameters (E5), `input_flops` of the VJP with respect to the inputs (what backprop's dX costs).
     `saved_bytes` is what autograd keeps for E5 beside parameters and the region's inputs, for the batch.
+    `forward_bytes`, `weight_bytes` and `input_bytes` are what the operations of the same three parts read and write,
+    `output_bytes` the size of each output and `z_bytes` that of z, all for the batch; `parameter_bytes` is what the
+    parameters take.
 
     `channel_axis` is the axis of `shape` that holds the channels (features); the other axes are the grid
     of a feature map or sequence. `window` is the filter size of the region's last convolution, () where it
@@ -54,6 +58,12 @@ class Region:
     weight_flops: int = 0
     input_flops: int = 0
     saved_bytes: int = 0
+    forward_bytes: int = 0
+    weight_bytes: int = 0
+    input_bytes: int = 0
+    output_bytes: tuple[int, ...] = ()
+    z_bytes: int = 0
+    parameter_bytes: int = 0
     tail: bool = False
     batched: bool = True
     channel_axis: int = 0
@@ -162,8 +172,10 @@ class Task:
     Kinds: F forward of a region, L loss and its gradient at the output, D displacement over a
     pathway, T error neurons of a region, U weight update (E5; also the displacements of the edge
     pathways that leave the region, from the same VJP), V synapse update, M mirror mode (noise in, correlations
-    out), S settling of all regions under rule equilibrium, X free values.
-    Order follows from `reads` and `writes` alone.
+    out), S settling of all regions under rule equilibrium, P post a value to another device, R receive it there,
+    X free values. Order follows from `reads` and `writes` alone. `flops` and `bytes` (read and written, or sent) are
+    for the batch; `us` is the predicted time of one microbatch on the task's device in microseconds, 0 where no
+    device was asked for.
     """
 
     kind: str
@@ -173,6 +185,8 @@ class Task:
     wave: int = -1
     device: int = 0
     flops: int = 0
+    bytes: int = 0
+    us: float = 0.0
 
     @property
     def id(self) -> str:
@@ -181,15 +195,53 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Devices by index, and the device of each region."""
+class Device:
+    """One device and the link that leaves it; a rate or memory of 0 is unlimited.
 
-    devices: tuple[str, ...] = ("device0",)
+    `flops_per_s` is for the model's precision, `bytes_per_s` the memory's bandwidth, `link_bytes_per_s` and
+    `link_latency_us` what a message to another device meets, `task_us` what it takes to start a task. `kind` names
+    the profile that the numbers come from.
+    """
+
+    name: str = "device0"
+    kind: str = "any"
+    flops_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+    memory_bytes: int = 0
+    link_bytes_per_s: float = 0.0
+    link_latency_us: float = 0.0
+    task_us: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The device (by index) of each region, and the most bytes that live on each device at once."""
+
     regions: tuple[tuple[str, int], ...] = ()
+    peak_bytes: tuple[int, ...] = ()
 
     def of(self, region: str) -> int:
         """Device index of `region`; KeyError where it has none."""
         return dict(self.regions)[region]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a batch is cut into microbatches, and the order in which each device takes them.
+
+    `ahead[d][w + 1]` says how many microbatches device d is behind its own forward pass in wave w (the forward pass
+    itself, w = -1, is first): in turn i it runs the tasks of wave w for microbatch i - ahead[d][w + 1], in the plan's
+    order. () is 0 throughout. `staleness` 1: a step's gradients are those of the weights before the last update, so
+    that the next batch's forward pass need not wait for it.
+    """
+
+    microbatches: int = 1
+    staleness: int = 0
+    ahead: tuple[tuple[int, ...], ...] = ()
+
+    def turn(self, task: Task) -> int:
+        """The turn in which the device of `task` runs it for microbatch 0."""
+        return self.ahead[task.device][task.wave + 1] if self.ahead else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +317,9 @@ class Plan:
     pathways: tuple[Pathway, ...]
     waves: tuple[tuple[str, ...], ...]
     tasks: tuple[Task, ...]
+    devices: tuple[Device, ...] = (Device(),)
     placement: Placement = field(default_factory=Placement)
+    schedule: Schedule = field(default_factory=Schedule)
     cost: Cost = field(default_factory=Cost)
     training: Training = field(default_factory=Training)
     warnings: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reclra_compile.errors import Fault, Location, PlanError, nearest
-from reclra_compile.ir import Cost, Pathway, Placement, Plan, Region, Shape, Target, Task, Training
+from reclra_compile.ir import Cost, Device, Pathway, Placement, Plan, Region, Schedule, Shape, Target, Task, Training
 
 CODES = {
     "P001": "the file is not a plan, or a plan of a version that this build does not read",
@@ -53,13 +53,16 @@ _RECORDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "target": (Target, ("region",)),
     "pathway": (Pathway, ("name",)),
     "task": (Task, ("kind", "subject")),
+    "device": (Device, ("name",)),
     "placement": (Placement, ()),
+    "schedule": (Schedule, ()),
     "cost": (Cost, ()),
     "training": (Training, ()),
 }
 _TYPES = {cls: typing.get_type_hints(cls) for cls, _ in _RECORDS.values()}
-_LISTS = {"region": "regions", "target": "targets", "pathway": "pathways", "task": "tasks"}
-_ONCE = ("plan", "placement", "cost", "training")
+_LISTS = {"region": "regions", "target": "targets", "pathway": "pathways", "task": "tasks", "device": "devices"}
+_PARTS = ("placement", "schedule", "cost", "training")
+_ONCE = ("plan", *_PARTS)
 _NEEDED = ("plan", "region", "wave")
 
 
@@ -71,8 +74,8 @@ def format_plan(plan: Plan) -> str:
         lines += [_line(kind, record) for record in getattr(plan, field)]
         if kind == "pathway":
             lines += ["# waves", *(f"wave {_json(w)}" for w in plan.waves)]
-    lines += ["# placement, cost, training"]
-    lines += [_line(kind, getattr(plan, kind)) for kind in ("placement", "cost", "training")]
+    lines += [f"# {', '.join(_PARTS)}"]
+    lines += [_line(kind, getattr(plan, kind)) for kind in _PARTS]
     lines += [f"warning {_json(w)}" for w in plan.warnings]
     return "\n".join(lines) + "\n"
 
@@ -166,7 +169,9 @@ class _Reader:
             pathways=self._all("pathway"),
             waves=self._all("wave"),
             tasks=self._all("task"),
+            devices=self._all("device") or (Device(),),
             placement=self._one("placement", Placement()),
+            schedule=self._one("schedule", Schedule()),
             cost=self._one("cost", Cost()),
             training=self._one("training", Training()),
             warnings=self._all("warning"),

@@ -67,7 +67,7 @@ def _devices(plan: Plan) -> Iterator[str]:
     placed = Counter(n for n, _ in plan.placement.regions)
     yield from (f"region '{n}' is placed {placed[n]} times" for n in sorted(regions) if placed[n] != 1)
     yield from (f"placement of unknown region '{n}'" for n in sorted(set(placed) - regions))
-    count = len(plan.placement.devices)
+    count = len(plan.devices)
     yield from (f"region '{n}' is on device {d} of {count}" for n, d in plan.placement.regions if not 0 <= d < count)
     yield from (f"task '{t.id}' is on device {t.device} of {count}" for t in plan.tasks if not 0 <= t.device < count)
 

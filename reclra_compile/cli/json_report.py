@@ -63,7 +63,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             for p in plan.pathways
         ],
         "waves": plan.waves,
-        "placement": {name: plan.placement.devices[d] for name, d in plan.placement.regions},
+        "placement": {name: plan.devices[d].name for name, d in plan.placement.regions},
         "cost": {**asdict(plan.cost), "flops": plan.cost.flops, "ratio": plan.cost.ratio},
         "training": asdict(plan.training),
         "warnings": plan.warnings,

@@ -104,10 +104,14 @@ def _other(where: Location, what: str, fix: str) -> TrainingError:
 
 def _essence(plan: Plan) -> Plan:
     """What of a plan decides a run's results: not where its lines stand, what it costs or where it runs."""
-    regions = tuple(replace(r, source="") for r in plan.regions)
-    tasks = tuple(replace(t, device=0) for t in plan.tasks)
-    return replace(plan, regions=regions, tasks=tasks, batch=0, placement=Placement(), cost=Cost(),
-                   training=Training(), warnings=())  # fmt: skip
+    regions = tuple(
+        replace(r, source="", forward_bytes=0, weight_bytes=0, input_bytes=0, output_bytes=(), z_bytes=0,
+                parameter_bytes=0)
+        for r in plan.regions
+    )  # fmt: skip
+    schedule = replace(plan.schedule, ahead=())
+    return replace(plan, regions=regions, tasks=(), batch=0, devices=(), placement=Placement(), schedule=schedule,
+                   cost=Cost(), training=Training(), warnings=())  # fmt: skip
 
 
 def _restore(state: dict[str, Any], run: Run) -> list[Epoch]:

@@ -116,7 +116,7 @@ def _data(plan: Plan, drawing: Drawing) -> str:
     """What the script needs, as JSON that cannot end its element."""
     waves, targets = wave_of(plan), {t.region: t for t in plan.targets}
     index = {r.name: i for i, r in enumerate(plan.regions)}
-    devices = plan.placement.devices
+    devices = [d.name for d in plan.devices]
     place = dict(plan.placement.regions) if len(devices) > 1 else {}
 
     def device(region: Region) -> str:
