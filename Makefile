@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GRAPH ?= build/demo.html
+# tests run side by side, each process on one core
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint check-all bench clean
@@ -36,10 +39,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check-all: lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py

@@ -13,7 +13,7 @@ from models import build
 
 from reclra_compile.compiler import plan_for
 from reclra_compile.errors import PlanError
-from reclra_compile.ir import Cost, Pathway, Placement, Plan, Region, Target, Task, Training
+from reclra_compile.ir import Cost, Device, Pathway, Placement, Plan, Region, Schedule, Target, Task, Training
 from reclra_compile.spec.load import shipped
 from reclra_compile.text import CODES
 
@@ -53,7 +53,7 @@ def record(cls: type[Any], least: int = 0, **fields: st.SearchStrategy[Any]) -> 
 
 regions = record(
     Region, 1, name=words, op=words, phi=words, inputs=names, outputs=names, shape=sizes, parameters=names,
-    parameter_count=whole, weight_count=whole, tail=st.booleans(), batched=st.booleans(), source=words,
+    parameter_count=whole, weight_count=whole, forward_bytes=whole, output_bytes=sizes, z_bytes=whole, tail=st.booleans(), batched=st.booleans(), source=words,
 )  # fmt: skip
 targets = record(
     Target, region=words, rule=words, beta=floats, normalize=st.booleans(), kappa=floats, p=whole, q=whole, phi=words,
@@ -63,16 +63,20 @@ pathways = record(
     Pathway, name=words, source=words, target=words, kernel=words, update=words, init=words, scale=floats,
     gamma=floats, growth_limit=floats, rank=whole, synapses=whole, reason=words,
 )  # fmt: skip
-tasks = record(Task, kind=words, subject=words, reads=names, writes=names, wave=whole, device=whole, flops=whole)
+tasks = record(Task, kind=words, subject=words, reads=names, writes=names, wave=whole, device=whole, flops=whole,
+               bytes=whole, us=floats)  # fmt: skip
+devices = record(Device, 1, name=words, kind=words, flops_per_s=floats, memory_bytes=whole, task_us=floats)
 plans = st.builds(
     Plan,
     name=words, model=words, fingerprint=words, batch=whole, output=words,
     inputs=st.lists(st.tuples(words, sizes, words), max_size=2).map(tuple),
     regions=regions, targets=targets, pathways=pathways, tasks=tasks,
     waves=st.lists(names, min_size=1, max_size=2).map(tuple),
+    devices=devices,
     placement=st.builds(
-        Placement, devices=names, regions=st.lists(st.tuples(words, whole), max_size=2).map(tuple)
+        Placement, regions=st.lists(st.tuples(words, whole), max_size=2).map(tuple), peak_bytes=sizes
     ),
+    schedule=st.builds(Schedule, microbatches=whole, staleness=whole, ahead=st.lists(sizes, max_size=2).map(tuple)),
     cost=st.builds(Cost, backprop_flops=whole, parameter_bytes=whole),
     training=st.builds(Training, optimizer=words, lr=floats, epochs=whole),
     warnings=names,
