@@ -14,9 +14,11 @@ import networkx as nx
 from reclra_compile.errors import Fault, PlanError
 from reclra_compile.ir import Pathway, Plan, Region, Target, Task
 from reclra_compile.rules.catalogue import INITS, KERNELS, TARGETS, can_have, reads_out, updates_of
+from reclra_compile.schedule.comms import placed
 from reclra_compile.schedule.lower import lower
 from reclra_compile.schedule.order import KEPT
 from reclra_compile.schedule.settling import RULE, options
+from reclra_compile.schedule.values import base
 from reclra_compile.spec.parts import ACTIVATIONS
 from reclra_compile.spec.synapses import kind
 
@@ -177,15 +179,18 @@ def _waves(plan: Plan) -> Iterator[str]:
 
 def _tasks(plan: Plan) -> Iterator[str]:
     """Tasks do what regions and pathways need: no more, no less, each with its exact reads and writes."""
-    needed = {t.id: t for t in lower(plan.regions, plan.targets, plan.pathways, plan.waves, plan.output)}
-    present = {t.id: t for t in plan.tasks if t.kind != "X"}
+    tasks = lower(plan.regions, plan.targets, plan.pathways, plan.waves, plan.output)
+    needed = {t.id: t for t in placed(tasks, dict(plan.placement.regions), plan.pathways, plan.waves[0][0])}
+    present = {t.id: t for t in plan.tasks if t.kind not in "XPR"}
     yield from (f"task '{i}' is missing" for i in needed if i not in present)
     yield from (f"task '{i}' does not belong to this wiring" for i in present if i not in needed)
     for i in (i for i in needed if i in present):
-        if (needed[i].reads, needed[i].writes) != (present[i].reads, present[i].writes):
+        if (needed[i].reads, needed[i].writes) != (tuple(map(base, present[i].reads)), present[i].writes):
             yield f"task '{i}' reads or writes other values than its region or pathway needs"
         elif needed[i].wave != present[i].wave:
             yield f"task '{i}' is in wave {present[i].wave}, not {needed[i].wave}"
+        elif needed[i].device != present[i].device:
+            yield f"task '{i}' is on device {present[i].device}, but what it works on is on {needed[i].device}"
 
 
 def _order(plan: Plan) -> Iterator[str]:
@@ -193,6 +198,7 @@ def _order(plan: Plan) -> Iterator[str]:
     yield from (f"task '{i}' appears {k} times" for i, k in Counter(t.id for t in plan.tasks).items() if k > 1)
     given = {name for name, _, _ in plan.inputs} | {"y"}
     alive, written = set(given), set(given)
+    stay = given if len(plan.devices) > 1 else set()  # each device reads them when its turn comes
     for t in plan.tasks:
         yield from _reads(t, alive, written)
         if t.kind == "X":
@@ -203,7 +209,7 @@ def _order(plan: Plan) -> Iterator[str]:
         alive |= set(t.writes)
         written |= set(t.writes)
     read = {v for t in plan.tasks for v in t.reads}
-    left = sorted(v for v in alive if not v.startswith(KEPT) and (v in read or v not in given))
+    left = sorted(v for v in alive if not v.startswith(KEPT) and (v in read or v not in given) and v not in stay)
     if left:
         yield f"never freed: {', '.join(left)}"
 

@@ -41,14 +41,19 @@ def order(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
 
 
 def frees(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-    """Insert an X task after the last reader (or the writer, if nobody reads) of each value."""
+    """Insert an X task after the last reader (or the writer, if nobody reads) of each value.
+
+    On several devices the model's inputs and labels stay: each device reads them when its turn comes.
+    """
     last: dict[str, int] = {}
+    written = {v for t in tasks for v in t.writes}
+    several = any(t.device for t in tasks)
     for i, task in enumerate(tasks):
         for value in (*task.reads, *task.writes):
             last[value] = i
     dying: dict[int, list[str]] = defaultdict(list)
     for value, i in last.items():
-        if not value.startswith(KEPT):
+        if not value.startswith(KEPT) and (value in written or not several):
             dying[i].append(value)
     result: list[Task] = []
     for i, task in enumerate(tasks):
