@@ -68,6 +68,10 @@ class TrainingError(UserError):
     """Training cannot go on, for example a loss that is not finite (codes T…)."""
 
 
+class PlacementError(UserError):
+    """The devices or the placement asked for cannot be used (codes N…)."""
+
+
 class PlanError(ReclraError):
     """A plan breaks an invariant or does not belong to the model it is run with (codes P…)."""
 

@@ -38,3 +38,34 @@ def unreached_option(command: F) -> F:
         "--unreached", type=click.Choice(["refuse", "freeze", "backprop"]), default="refuse", show_default=True,
         help="parameters that no error reaches: an error, not trained, or trained by exact backpropagation",
     )(command)  # fmt: skip
+
+
+def devices_option(command: F) -> F:
+    """--devices: how many devices, of which profile."""
+    return click.option(
+        "--devices", metavar="N|KIND:N|FILE",
+        help="devices: a number, cpu:4, cuda:8, h100:4, a100:2,h100:2, or a YAML file of devices",
+    )(command)  # fmt: skip
+
+
+def device_profile_option(command: F) -> F:
+    """--device-profile: the rates and memory of devices that name none."""
+    return click.option(
+        "--device-profile", metavar="NAME|FILE",
+        help="rates and memory of the devices: cpu, a100, h100, h200, any (no limits), or a file",
+    )(command)  # fmt: skip
+
+
+def microbatches_option(command: F) -> F:
+    """--microbatches: parts that a batch is cut into."""
+    return click.option(
+        "--microbatches", type=click.IntRange(min=1), metavar="M", help="parts that each batch is cut into"
+    )(command)
+
+
+def pin_option(command: F) -> F:
+    """--pin: regions that have to be on a device."""
+    return click.option(
+        "--pin", "pins", multiple=True, metavar="GLOB=DEVICE",
+        help="put regions on a device by name or number, as in --pin 'head.*=cuda:0'; may be repeated",
+    )(command)  # fmt: skip

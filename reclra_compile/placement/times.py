@@ -1,0 +1,23 @@
+"""How long a task takes on a device, by the roofline: the slower of its arithmetic and its memory traffic."""
+
+from __future__ import annotations
+
+from reclra_compile.ir import Device, Task
+
+
+def task_us(task: Task, device: Device, microbatches: int = 1) -> float:
+    """Microseconds of one microbatch of `task` on `device`; a message (P) is what its link is occupied for.
+
+    Where neither arithmetic nor memory has a rate, a FLOP counts as a microsecond. Receiving and freeing take no time.
+    """
+    if task.kind in "RX":
+        return 0.0
+    moved = task.bytes / microbatches
+    if task.kind == "P":
+        return moved / device.link_bytes_per_s * 1e6 if device.link_bytes_per_s else 0.0
+    flops = task.flops / microbatches
+    if not device.flops_per_s and not device.bytes_per_s:
+        return flops + device.task_us
+    arithmetic = flops / device.flops_per_s * 1e6 if device.flops_per_s else 0.0
+    traffic = moved / device.bytes_per_s * 1e6 if device.bytes_per_s else 0.0
+    return max(arithmetic, traffic) + device.task_us
