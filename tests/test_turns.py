@@ -76,9 +76,9 @@ def test_messages_are_as_large_as_what_they_bring(plan: Plan, seed: int, count: 
 
 
 def test_names_of_copies_and_messages() -> None:
-    assert [base(v) for v in ("z.a|2", "z.a>12", "z.a", "z.a@2|0", "e.a|b", "d.x->y", "d.x->y>3")] == [
-        "z.a", "z.a", "z.a", "z.a@2", "e.a|b", "d.x->y", "d.x->y",
-    ]  # fmt: skip
+    names = ("z.a|2", "z.a>12", "z.a", "z.a@2|0", "e.a|b", "d.x->y", "d.x->y>3", "d.4->2", "d.4->2|0")
+    of = ["z.a", "z.a", "z.a", "z.a@2", "e.a|b", "d.x->y", "d.x->y", "d.4->2", "d.4->2"]
+    assert [base(v) for v in names] == of
 
 
 def test_traffic_counts_operands() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from reclra_compile.ir import Pathway, Region, Task
 from reclra_compile.schedule.lower import activity
 
 FLOAT_BYTES = 4
+_ELSEWHERE = re.compile(r"(\||(?<!-)>)\d+$")
 
 
 def value_bytes(regions: Iterable[Region], pathways: Iterable[Pathway], output: str) -> dict[str, int]:
@@ -35,11 +37,8 @@ def value_bytes(regions: Iterable[Region], pathways: Iterable[Pathway], output: 
 
 
 def base(value: str) -> str:
-    """The value that a copy `V|2` or a message `V>2` is of."""
-    head, _, device = value.rpartition("|")
-    if not device.isdigit():
-        head, _, device = value.rpartition(">")
-    return head if head and device.isdigit() else value
+    """The value that a copy `V|2` or a message `V>2` is of; the arrow in a pathway's name, `d.4->2`, is neither."""
+    return _ELSEWHERE.sub("", value)
 
 
 def with_traffic(

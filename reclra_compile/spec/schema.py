@@ -164,6 +164,18 @@ class MemorySpec(Strict):
     recompute: Selection | None = Field(default=None, description="regions that run their forward pass again")
 
 
+class ScheduleSpec(Strict):
+    """What devices a plan is made for, and how a batch is cut; the command line and `compile` may say otherwise."""
+
+    devices: Annotated[int | str, NUMBER] | None = Field(
+        default=None, description="how many devices, or which: 4, cpu:4, h100:8, a100:2,h100:2"
+    )
+    microbatches: Count | None = Field(default=None, description="parts of a batch that follow each other")
+    staleness: Annotated[Literal[0, 1], NUMBER] | None = Field(
+        default=None, description="1: gradients at the weights before the last update, so that batches overlap"
+    )
+
+
 class NamedWiring(InnerWiring):
     """A wiring that stands in another file: `reference` is its shipped name or path."""
 
@@ -182,6 +194,7 @@ class Wiring(InnerWiring):
 
     version: Annotated[Literal[1], NUMBER]
     memory: MemorySpec = MemorySpec()
+    schedule: ScheduleSpec = ScheduleSpec()
     training: TrainingSection = TrainingSection()
 
 
