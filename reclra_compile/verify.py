@@ -13,6 +13,7 @@ import networkx as nx
 
 from reclra_compile.errors import Fault, PlanError
 from reclra_compile.ir import Pathway, Plan, Region, Target, Task
+from reclra_compile.placement.memory import peaks
 from reclra_compile.rules.catalogue import INITS, KERNELS, TARGETS, can_have, reads_out, updates_of
 from reclra_compile.schedule.comms import placed
 from reclra_compile.schedule.lower import lower
@@ -24,11 +25,13 @@ from reclra_compile.spec.synapses import kind
 
 
 def verify(plan: Plan) -> Plan:
-    """The plan itself where it is sound; raises PlanError (P101–P107) with every fault otherwise."""
+    """The plan itself where it is sound; raises PlanError (P101–P108) with every fault otherwise."""
     faults = [Fault(code, message) for code, check in CHECKS.items() for message in check(plan)]
     if not faults:  # what tasks are needed is known only where all names stand for something
         faults = [Fault("P106", message) for message in _tasks(plan)]
     faults += [Fault("P107", message) for message in _order(plan)]
+    if not faults:
+        faults += [Fault("P108", message) for message in _memory(plan)]
     if faults:
         raise PlanError(faults)
     return plan
@@ -222,6 +225,21 @@ def _reads(t: Task, alive: set[str], written: set[str]) -> Iterator[str]:
             yield f"task '{t.id}' {'frees' if t.kind == 'X' else 'reads'} '{v}' after it was freed"
 
 
+def _memory(plan: Plan) -> Iterator[str]:
+    """What the plan states to live on each device at once is what its lanes need, and fits."""
+    stated = plan.placement.peak_bytes
+    if not stated:
+        return
+    if len(stated) != len(plan.devices):
+        yield f"the placement states the memory of {len(stated)} devices of {len(plan.devices)}"
+        return
+    for d, told, needed in zip(plan.devices, stated, peaks(plan), strict=True):
+        if told != needed:
+            yield f"device '{d.name}' is stated to need {told} bytes, but its tasks need {needed}"
+        if d.memory_bytes and needed > d.memory_bytes:
+            yield f"device '{d.name}' needs {needed} bytes, but has {d.memory_bytes}"
+
+
 def _listed(names: set[str]) -> str:
     return ", ".join(f"'{n}'" for n in sorted(names)) or "no region"
 
@@ -241,4 +259,5 @@ CODES = {
     "P105": "the plan's waves are not the generations of its error graph",
     "P106": "the plan's tasks are not those that its regions and pathways need",
     "P107": "the plan's order reads a value that is not there, or never frees one",
+    "P108": "the memory that the plan states is not what its lanes need, or is more than a device has",
 }

@@ -12,7 +12,8 @@ from models import MLP, build
 import reclra_compile as rc
 from reclra_compile.compiler import plan_for
 from reclra_compile.errors import PlanError
-from reclra_compile.ir import Pathway, Placement, Plan, Region, Target, Task
+from reclra_compile.ir import Device, Pathway, Placement, Plan, Region, Target, Task
+from reclra_compile.placement.memory import peaks
 from reclra_compile.schedule.order import frees
 from reclra_compile.spec.load import shipped
 from reclra_compile.verify import CODES, verify
@@ -78,6 +79,8 @@ def inserted_first(plan: Plan, new: Task) -> Plan:
     return replace(plan, tasks=(new, *plan.tasks))
 
 
+NEEDED = peaks(plan_for(*build("mlp"), "depth2"))[0]  #: bytes that the sound plan takes on its device
+
 #: name → (the change, the code and the message of one fault that follows)
 MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     # names
@@ -97,6 +100,17 @@ MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "unknown target": (lambda p: edit(p, Target, "fc1", region="fc9"), "P102", "target of unknown region 'fc9'"),
     "unknown pathway end": (
         lambda p: edit(p, Pathway, "out->fc3", target="fc9"), "P102", "pathway 'out->fc3' names unknown region 'fc9'"),
+    # memory
+    "memory misstated": (
+        lambda p: replace(p, placement=replace(p.placement, peak_bytes=(1,))), "P108",
+        "device 'device0' is stated to need 1 bytes, but its tasks need " f"{NEEDED}"),
+    "memory of two devices": (
+        lambda p: replace(p, placement=replace(p.placement, peak_bytes=(NEEDED, 0))), "P108",
+        "the placement states the memory of 2 devices of 1"),
+    "too much memory": (
+        lambda p: replace(p, placement=replace(p.placement, peak_bytes=(NEEDED,)),
+                          devices=(Device(memory_bytes=NEEDED - 1),)), "P108",
+        f"device 'device0' needs {NEEDED} bytes, but has {NEEDED - 1}"),
     # devices
     "region unplaced": (
         lambda p: replace(p, placement=Placement(regions=p.placement.regions[1:])), "P103",

@@ -1,0 +1,158 @@
+"""The most bytes that live on each device at once, when it runs its tasks turn by turn.
+
+Static bytes (weights, their gradients and optimizer state, synapses, the batch's inputs) stay throughout. A value lives
+from the task that writes it on a device to the task that frees it there, and an input of a region that learns as long
+as the region's h, whose graph holds it. A message is counted where it is taken in, from R until it is freed. Labels and
+what single operations need while they run are not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from reclra_compile.errors import Fault, PlacementError
+from reclra_compile.ir import Plan, Region, Task
+from reclra_compile.placement.faults import size
+from reclra_compile.schedule.order import KEPT
+from reclra_compile.schedule.turns import Ahead
+from reclra_compile.schedule.values import FLOAT_BYTES, base, value_bytes
+
+STATE = {"sgd": 1, "adam": 2, "adamw": 2}  #: optimizer state, in copies of the weights (SGD has momentum)
+_DTYPE_BYTES = {"64": 8, "32": 4, "16": 2, "8": 1, "bool": 1}
+
+
+def peaks(plan: Plan) -> tuple[int, ...]:
+    """The most bytes that live on each device at once, when each runs its lane in order; see this module."""
+    held = holders(plan.tasks)
+    moving = lane_peaks(plan.tasks, microbatch_bytes(plan), len(plan.devices), plan.schedule.ahead, held)
+    return tuple(s + m for s, m in zip(static_bytes(plan), moving, strict=True))
+
+
+def batch_bytes(plan: Plan) -> dict[str, int]:
+    """Bytes of each value for the whole batch; gradients, which are static, are 0, copies and messages left out.
+
+    `h.R` is the pre-activation, and with it what autograd keeps where an update needs it and nothing runs again.
+    """
+    sizes = value_bytes(plan.regions, plan.pathways, plan.output)
+    again = {t.region for t in plan.targets if t.recompute}
+    updated = {t.subject for t in plan.tasks if t.kind == "U"} - again
+    for r in plan.regions:
+        sizes[f"h.{r.name}"] = r.z_bytes + r.saved_bytes * (r.name in updated)
+    return sizes
+
+
+def microbatch_bytes(plan: Plan) -> dict[str, int]:
+    """Bytes of each value for the largest microbatch; the loss is as large as for the batch."""
+    parts = min(plan.schedule.microbatches, max(1, plan.batch))
+    share = math.ceil(plan.batch / parts)
+    return {
+        v: s if v == "loss" or not plan.batch else -(-s * share // plan.batch) for v, s in batch_bytes(plan).items()
+    }
+
+
+def holders(tasks: Sequence[Task]) -> dict[tuple[str, int], list[str]]:
+    """For each value on a device, the h of the regions there whose graphs hold it: they read it, and have an update."""
+    updated = {t.subject for t in tasks if t.kind == "U"}
+    held: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for t in tasks:
+        if t.kind == "F" and t.subject in updated:
+            for v in t.reads:
+                held[v, t.device].append(f"h.{t.subject}")
+    return held
+
+
+Held = Mapping[tuple[str, int], Sequence[str]]
+
+
+def lane_peaks(
+    tasks: Sequence[Task], sizes: Mapping[str, int], devices: int, ahead: Ahead, held: Held
+) -> tuple[int, ...]:
+    """Peak bytes of the values alone, per device; `sizes` are one microbatch's.
+
+    In the middle of a step a value written in wave w and freed in wave v has ahead[v] − ahead[w] instances between
+    turns, and within a turn one more from its writer to where it is freed, so that one turn of each lane tells all.
+    """
+    born: dict[tuple[str, int], tuple[int, int]] = {}  # where each value on a device begins: (turns behind, position)
+    dead: dict[tuple[str, int], tuple[int, int]] = {}
+    for k, t in enumerate(tasks):
+        at = (ahead[t.device][t.wave + 1] if ahead else 0, k)
+        if t.kind == "X":
+            dead.update({(v, t.device): at for v in t.reads})
+        elif t.kind != "P":
+            born.update({(v, t.device): at for v in t.writes})
+            if t.kind == "R":
+                born[t.reads[0], t.device] = at
+    load, steps = [0] * devices, [0] * len(tasks)
+    for (v, d), (first, begin) in born.items():
+        if v.startswith(KEPT):
+            continue
+        ends = [dead[name, d] for name in (v, *held.get((v, d), ())) if (name, d) in dead]
+        behind, end = max(ends, default=(first, len(tasks)))
+        bytes_ = sizes.get(base(v), 0)
+        load[d] += bytes_ * (behind - first)
+        steps[begin] += bytes_
+        if end < len(tasks):
+            steps[end] -= bytes_
+    most = list(load)
+    for t, change in zip(tasks, steps, strict=True):
+        load[t.device] += change
+        most[t.device] = max(most[t.device], load[t.device])
+    return tuple(most)
+
+
+def static_bytes(plan: Plan) -> tuple[int, ...]:
+    """Bytes that stay on each device for the whole step: weights and synapses with gradients and optimizer state, and
+    the batch's inputs where they are read. Shared weights count once on each device; with staleness 1 there are two.
+    """
+    on: list[list[Region]] = [[] for _ in plan.devices]
+    device_of = dict(plan.placement.regions)
+    for r in plan.regions:
+        on[device_of[r.name]].append(r)
+    copies = 2 + STATE.get(plan.training.optimizer, 2)
+    learning = {t.region for t in plan.targets if t.trainable}
+    stale = plan.schedule.staleness
+    total = [_weights(here, learning, copies + stale) for here in on]
+    for p in plan.pathways:
+        times = 1 if p.update in ("fixed", "tied") else copies + stale
+        total[device_of[p.source if p.edge else p.target]] += FLOAT_BYTES * p.synapses * times
+    given = {name: _input_bytes(shape, dtype) * plan.batch for name, shape, dtype in plan.inputs}
+    for v, d in {(v, t.device) for t in plan.tasks if t.kind == "F" for v in t.reads if v in given}:
+        total[d] += given[v]
+    return tuple(total)
+
+
+def weight_bytes(region: Region) -> int:
+    """What the parameters of a region take; as float32 where it was not measured."""
+    return region.parameter_bytes or FLOAT_BYTES * region.parameter_count
+
+
+def check_memory(plan: Plan) -> Plan:
+    """The plan itself; raises PlacementError N005 where its stated peaks are more than its devices have."""
+    short = [
+        Fault(
+            "N005",
+            f"device '{d.name}' needs {size(peak)}, but has {size(d.memory_bytes)}",
+            fix="give more devices or more microbatches, or let regions run again with 'memory: {recompute: all}'",
+        )
+        for d, peak in zip(plan.devices, plan.placement.peak_bytes, strict=False)
+        if d.memory_bytes and peak > d.memory_bytes
+    ]
+    if short:
+        raise PlacementError(short)
+    return plan
+
+
+def _weights(regions: Sequence[Region], learning: set[str], copies: int) -> int:
+    """Bytes of the weights of `regions` on one device; a set of parameters within another's is that one's."""
+    largest: dict[frozenset[str], tuple[int, int]] = {}
+    for r in regions:
+        own = frozenset(r.parameters)
+        bytes_, times = largest.get(own, (0, 1))
+        largest[own] = (max(bytes_, weight_bytes(r)), max(times, copies if r.name in learning else 1))
+    return sum(b * n for own, (b, n) in largest.items() if not any(own < other for other in largest))
+
+
+def _input_bytes(shape: Sequence[int], dtype: str) -> int:
+    return math.prod(shape) * next((b for end, b in _DTYPE_BYTES.items() if dtype.endswith(end)), FLOAT_BYTES)
