@@ -18,6 +18,7 @@ from reclra_compile.frontend.measure import measure, value_names
 from reclra_compile.frontend.partition import layers
 from reclra_compile.frontend.trace import trace
 from reclra_compile.ir import Placement, Plan, Region, Target
+from reclra_compile.machine import Devices, Machine
 from reclra_compile.placement.cost import predict
 from reclra_compile.placement.recompute import recomputed
 from reclra_compile.runtime.feasible import check_feasible
@@ -26,6 +27,7 @@ from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program
 from reclra_compile.schedule.lower import lower
 from reclra_compile.schedule.order import frees, order
+from reclra_compile.schedule.values import with_traffic
 from reclra_compile.spec.advice import idle_warning, warnings_for
 from reclra_compile.spec.divide import Part, divide, with_granularity, with_unreached
 from reclra_compile.spec.graph import RegionGraph
@@ -52,6 +54,10 @@ def compile(
     granularity: str | None = None,
     output: str | int | None = None,
     unreached: Unreached = "refuse",
+    devices: Devices | None = None,
+    microbatches: int | None = None,
+    staleness: int | None = None,
+    placement: Mapping[str, str | int] | None = None,
 ) -> Program:
     """Compile `model` with `wiring` (a shipped name, a path, a dict or a Wiring; default "depth2").
 
@@ -60,15 +66,20 @@ def compile(
     step, or said by `reduction`). `seed` draws the error synapses; torch's own random state is not touched.
     `granularity` ("layer", "block", "groups=K") replaces that of the wiring; `output` chooses one output of a
     model that has several, by name or position. `unreached`: regions that no error reaches are an error
-    ("refuse"), do not learn ("freeze"), or learn by exact backpropagation ("backprop"). With `plan`, that
-    plan is checked against the model and run instead of a wiring. Raises ModelError, WiringError or PlanError.
+    ("refuse"), do not learn ("freeze"), or learn by exact backpropagation ("backprop"). `devices` (a number,
+    "h100:4", or Devices), `microbatches` (parts of a batch), `staleness` (1: gradients at the weights before the last
+    update) and `placement` (device of the regions that a glob matches) replace what the wiring says; all devices are
+    run in this process, one after the other. With `plan`, that plan is checked against the model and run instead of a
+    wiring. Raises ModelError, WiringError, PlacementError or PlanError.
     """
-    if plan is not None and (wiring is not None or granularity is not None):
-        raise PlanError(Fault("P012", "give a wiring or a plan, not both"))
+    machine = Machine(devices, microbatches, staleness, placement or {})
+    if plan is not None and (wiring is not None or granularity is not None or machine.asked):
+        raise PlanError(Fault("P012", "give a wiring, with devices and microbatches, or a plan, not both"))
     ground = survey(trace(model, example_inputs, output))
     found = layers(ground)
     if plan is None:
-        plan, cuts = make_plan(ground, found, "depth2" if wiring is None else wiring, granularity, unreached)
+        chosen = "depth2" if wiring is None else wiring
+        plan, cuts = make_plan(ground, found, chosen, granularity, unreached, machine)
     else:
         cuts = check_plan(plan, ground, found)
     linked, synapses = link(plan, ground.traced, cuts, loss_fn, seed, reduction)
@@ -83,10 +94,11 @@ def plan_for(
     granularity: str | None = None,
     output: str | int | None = None,
     unreached: Unreached = "refuse",
+    machine: Machine | None = None,
 ) -> Plan:
     """The plan alone: nothing is linked, no synapse is allocated, and a model on the meta device stays there."""
     ground = survey(trace(model, example_inputs, output))
-    return make_plan(ground, layers(ground), wiring, granularity, unreached)[0]
+    return make_plan(ground, layers(ground), wiring, granularity, unreached, machine)[0]
 
 
 def regions_for(
@@ -111,8 +123,9 @@ def make_plan(
     wiring: WiringSource,
     granularity: str | None = None,
     unreached: Unreached = "refuse",
+    machine: Machine | None = None,
 ) -> tuple[Plan, tuple[Cut, ...]]:
-    """load ▸ divide ▸ measure ▸ resolve ▸ lower ▸ order ▸ frees ▸ verify ▸ check; the plan and its regions' nodes."""
+    """load ▸ divide ▸ measure ▸ resolve ▸ lower ▸ order ▸ arrange ▸ verify ▸ check; the plan and its regions' nodes."""
     traced, batch = ground.traced, len(ground.traced.inputs[0])
     loaded = with_unreached(with_granularity(load_wiring(wiring), granularity), unreached)
     parts, cuts, regions = divided(ground, found, measure(traced, found), loaded)
@@ -121,7 +134,7 @@ def make_plan(
     idle = idle_parameters(traced.model, regions)
     targets = keep_within(resolved.targets, loaded, RegionGraph(regions, output))
     tasks = lower(regions, targets, resolved.pathways, resolved.waves, output)
-    tasks = order(tasks)
+    tasks = with_traffic(order(tasks), regions, resolved.pathways)
     tasks = frees(tasks)
     plan = Plan(
         name=loaded.wiring.name,
@@ -143,9 +156,23 @@ def make_plan(
         warnings=(*warnings_for(resolved, regions), *idle_warning(idle)),
         idle=idle,
     )
+    machine = (machine or Machine()).over(loaded)
+    if machine.asked:
+        from reclra_compile.arrange import arrange
+
+        plan = arrange(plan, machine.named(precision(traced.model)), machine)
     verify(plan)
     check_feasible(plan, traced, cuts)
     return plan, cuts
+
+
+def precision(model: nn.Module) -> str:
+    """The precision that most of a model's parameters have, such as "bfloat16"; float32 where it has none."""
+    sizes = Counter({"float32": 0})
+    for p in model.parameters():
+        if p.is_floating_point():
+            sizes[str(p.dtype).removeprefix("torch.")] += p.numel()
+    return sizes.most_common(1)[0][0]
 
 
 def keep_within(targets: tuple[Target, ...], loaded: Loaded, graph: RegionGraph) -> tuple[Target, ...]:

@@ -1,0 +1,54 @@
+"""What a plan is made for: devices, microbatches, staleness, and where regions are pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from reclra_compile.ir import Device
+from reclra_compile.placement.devices import parse_devices
+from reclra_compile.spec.load import Loaded
+from reclra_compile.spec.schema import ScheduleSpec, Wiring
+
+Devices = int | str | Sequence[Device]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Devices, or what names them, and how a batch is run on them; None is what the wiring says.
+
+    `devices`: a number, a text such as "h100:8", or devices; `profile` is the preset or file that numbers are of.
+    `pins` maps globs over region names to devices.
+    """
+
+    devices: Devices | None = None
+    microbatches: int | None = None
+    staleness: int | None = None
+    pins: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
+    profile: str | None = None
+    memory: str | int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """True where anything is said."""
+        return self != Machine()
+
+    def over(self, loaded: Loaded) -> Machine:
+        """This machine with what the wiring says where this says nothing."""
+        said = loaded.wiring.schedule if isinstance(loaded.wiring, Wiring) else ScheduleSpec()
+        pins = getattr(loaded.wiring, 'placement', {})
+        return Machine(
+            devices=said.devices if self.devices is None else self.devices,
+            microbatches=said.microbatches if self.microbatches is None else self.microbatches,
+            staleness=said.staleness if self.staleness is None else self.staleness,
+            pins={**pins, **self.pins},
+            profile=self.profile,
+            memory=self.memory,
+        )
+
+    def named(self, dtype: str) -> tuple[Device, ...]:
+        """The devices, with the rates of `dtype`; raises PlacementError (N001–N003)."""
+        if self.devices is not None and not isinstance(self.devices, int | str):
+            return tuple(self.devices)
+        return parse_devices(1 if self.devices is None else self.devices, self.profile, dtype, self.memory)
