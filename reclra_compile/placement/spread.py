@@ -57,7 +57,7 @@ def spread(estimate: Estimate, room: NDArray[np.float64]) -> list[int] | None:
 
 
 def improved(estimate: Estimate, start: Sequence[int], room: NDArray[np.float64], work: int = WORK) -> list[int]:
-    """`start` after moves of one unit, and swaps of two, that each shorten the step; at most `work` tasks are visited."""
+    """`start` after moves of one unit, and swaps of two, that each shorten the step; at most `work` tasks visited."""
     e, where = estimate, list(start)
     free = [u for u, unit in enumerate(e.units) if unit.pinned is None]
     best = e.step_us(where)

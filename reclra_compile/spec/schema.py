@@ -176,6 +176,13 @@ class ScheduleSpec(Strict):
     )
 
 
+def _device(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+DeviceName = Annotated[str, BeforeValidator(_device, json_schema_input_type=int | str)]
+
+
 class NamedWiring(InnerWiring):
     """A wiring that stands in another file: `reference` is its shipped name or path."""
 
@@ -195,6 +202,9 @@ class Wiring(InnerWiring):
     version: Annotated[Literal[1], NUMBER]
     memory: MemorySpec = MemorySpec()
     schedule: ScheduleSpec = ScheduleSpec()
+    placement: dict[str, DeviceName] = Field(
+        default_factory=dict, description="globs over region names → the device (name or number) they have to be on"
+    )
     training: TrainingSection = TrainingSection()
 
 
