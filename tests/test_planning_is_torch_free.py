@@ -9,8 +9,8 @@ from conftest import ROOT
 
 MODULES = (
     "ir", "text", "verify", "errors", "spec.load", "spec.resolve", "spec.advice", "schedule.lower", "schedule.order",
-    "schedule.settling", "placement.cost", "rules.catalogue", "rules.registry", "rules.shipped", "view.draw",
-    "cli.main",
+    "schedule.settling", "placement.cost", "placement.assign",
+    "placement.fit", "rules.catalogue", "rules.registry", "rules.shipped", "view.draw", "cli.main",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from reclra_compile.placement.times import task_us
 from reclra_compile.schedule.settling import settles
 
 Score = Callable[[Mapping[str, int]], float]
-ABOUT = 0.01  #: relative: how much slower a placement with fewer conflicts, or fewer messages, may be
+ABOUT = 0.001  #: relative: how much slower a placement with fewer conflicts, or fewer messages, may be
 _ROUNDS = 12  #: attempts to meet the memory that messages and values in passing take beside the units' own
 
 

@@ -21,6 +21,18 @@ class Unit:
     pinned: int | None = None
 
 
+def parse_pins(texts: Sequence[str]) -> dict[str, str]:
+    """Pins written GLOB=DEVICE, as on the command line; raises PlacementError (N006) with every malformed one."""
+    faults = [
+        Fault("N006", f"'{t}' is not a pin", fix="write GLOB=DEVICE, such as 'head.*=cuda:0'")
+        for t in texts
+        if not all(part.strip() for part in t.rpartition("="))
+    ]
+    if faults:
+        raise PlacementError(faults)
+    return {glob.strip(): word.strip() for glob, _, word in (t.rpartition("=") for t in texts)}
+
+
 def units(regions: Sequence[Region], pins: Pins, devices: tuple[Device, ...]) -> tuple[Unit, ...]:
     """The units of a model in the order of their first regions; raises PlacementError (N006, N007) with every fault.
 
