@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from reclra_compile.cost.profile import Measured
-from reclra_compile.cost.times import priced
+from reclra_compile.errors import PlanError
 from reclra_compile.ir import Device, Placement, Plan, Schedule
 from reclra_compile.machine import Machine
 from reclra_compile.placement.assign import assign
+from reclra_compile.placement.estimate import Time
 from reclra_compile.placement.memory import check_memory, peaks
+from reclra_compile.placement.times import task_us
 from reclra_compile.schedule.comms import communicate, placed, without_messages
 from reclra_compile.schedule.order import frees, order
-from reclra_compile.schedule.turns import Ahead, ahead, at_most, forward_first
+from reclra_compile.schedule.turns import Turns, at_most, forward_first, rounded, soonest, together, turned
 from reclra_compile.schedule.values import value_bytes, with_traffic
 from reclra_compile.simulate.events import simulate
 from reclra_compile.verify import verify
@@ -21,12 +23,12 @@ from reclra_compile.verify import verify
 MANY = 20_000  #: devices × microbatches beyond which one order of turns is taken without comparing others
 
 
-def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, measured: Measured | None = None) -> Plan:
+def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time = task_us) -> Plan:
     """`plan` on `devices`, with predicted times and the most bytes that live on each device.
 
     Regions are placed, and turns chosen, so that the simulated step is shortest, then for the fewest bytes. Of
     `machine` the microbatches, the staleness and the pins are used. Raises PlacementError (N004–N008) where these and
-    the devices' memory leave no placement.
+    the devices' memory leave no placement. `time` gives the microseconds of a task on a device.
     """
     microbatches = machine.microbatches or 1
     tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.pathways)
@@ -34,24 +36,20 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, measured: M
     bare = replace(plan, tasks=tasks, devices=tuple(devices), schedule=schedule)
 
     def score(regions: Mapping[str, int]) -> float:
-        made = _spread(bare, regions, measured)
-        turns = ahead(made.tasks, made.devices, len(plan.waves), microbatches)
-        return simulate(_turned(made, turns)).makespan_us
+        made = _spread(bare, regions, time)
+        return min((c.makespan_us for c in _candidates(made, QUICK)), default=math.inf)
 
-    regions = assign(bare, machine.pins, score)
-    return verify(check_memory(_best(_spread(bare, dict(regions), measured))))
+    regions = assign(bare, machine.pins, score, time)
+    return verify(check_memory(_best(_spread(bare, dict(regions), time))))
 
 
-def _spread(bare: Plan, regions: Mapping[str, int], measured: Measured | None) -> Plan:
+def _spread(bare: Plan, regions: Mapping[str, int], time: Time) -> Plan:
     """The plan with its tasks on the devices of their regions, the messages between them, and their times."""
     tasks = placed(bare.tasks, regions, bare.pathways, bare.waves[0][0])
     tasks = communicate(tasks, value_bytes(bare.regions, bare.pathways, bare.output))
-    tasks = priced(tasks, bare.devices, bare.batch, bare.schedule.microbatches, measured)
+    parts, devices = bare.schedule.microbatches, bare.devices
+    tasks = tuple(replace(t, us=time(t, devices[t.device], parts)) for t in tasks)
     return replace(bare, tasks=tasks, placement=Placement(tuple((r.name, regions[r.name]) for r in bare.regions)))
-
-
-def _turned(plan: Plan, turns: Ahead) -> Plan:
-    return replace(plan, schedule=replace(plan.schedule, ahead=turns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,44 +57,72 @@ class _Candidate:
     """One order of turns, and what it comes to."""
 
     plan: Plan
-    fits: bool
     makespan_us: float
 
     @property
-    def rank(self) -> tuple[bool, float, int]:
+    def excess(self) -> int:
+        """Bytes that the device in the greatest need lacks."""
+        pairs = zip(self.plan.devices, self.plan.placement.peak_bytes, strict=True)
+        return max((peak - d.memory_bytes for d, peak in pairs if d.memory_bytes), default=0)
+
+    @property
+    def rank(self) -> tuple[int, float, int]:
         """The smallest is the best."""
-        return (not self.fits, self.makespan_us, max(self.plan.placement.peak_bytes))
+        return (max(0, self.excess), self.makespan_us, max(self.plan.placement.peak_bytes))
+
+
+QUICK = ("soonest", "rounded")
+ALL = (*QUICK, "spare", "forward first", "together")
+
+
+def _turns(plan: Plan, name: str) -> Turns:
+    tasks, devices, parts = plan.tasks, plan.devices, plan.schedule.microbatches
+    if name == "together":
+        return together(tasks)
+    if name in ("soonest", "spare"):
+        return soonest(tasks, devices, parts, int(name == "spare"))
+    turns = rounded(tasks, devices, parts)
+    return forward_first(tasks, turns, parts) if name == "forward first" else turns
+
+
+def _candidates(plan: Plan, names: Sequence[str]) -> list[_Candidate]:
+    """The plan in each of these orders of turns, without those in which devices wait for each other."""
+    if plan.schedule.microbatches == 1:
+        names = names[:1]
+    chosen = dict.fromkeys(_turns(plan, name) for name in names)
+    return [c for c in (_candidate(plan, turns) for turns in chosen) if c is not None]
+
+
+def _candidate(plan: Plan, turns: Turns) -> _Candidate | None:
+    made = replace(plan, tasks=turned(plan.tasks, turns))
+    try:
+        step_us = simulate(made).makespan_us
+    except PlanError:  # two devices wait for each other
+        return None
+    return _Candidate(replace(made, placement=replace(made.placement, peak_bytes=peaks(made))), step_us)
 
 
 def _best(plan: Plan) -> Plan:
     """The plan with the best of a few orders of turns; where none fits, with fewer microbatches in flight."""
-    microbatches, waves = plan.schedule.microbatches, len(plan.waves)
     plan = replace(plan, tasks=frees(plan.tasks))
-    found = [ahead(plan.tasks, plan.devices, waves, microbatches)]
-    if microbatches > 1 and microbatches * len(plan.devices) <= MANY:
-        found.append(ahead(plan.tasks, plan.devices, waves, microbatches, spare=1))
-        found.append(forward_first(len(plan.devices), waves, microbatches))
-    candidates = [_candidate(_turned(plan, turns)) for turns in dict.fromkeys(found)]
-    if not any(c.fits for c in candidates):
-        candidates.append(_candidate(_turned(plan, _within_memory(plan, found[0]))))
-    return min(candidates, key=lambda c: c.rank).plan
+    many = plan.schedule.microbatches * len(plan.devices) > MANY
+    found = _candidates(plan, QUICK if many else ALL) or _candidates(plan, ("together",))
+    if all(c.excess > 0 for c in found):
+        found += filter(None, [_candidate(plan, turns) for turns in _within_memory(plan)])
+    return min(found, key=lambda c: c.rank).plan
 
 
-def _candidate(plan: Plan) -> _Candidate:
-    taken = peaks(plan)
-    fits = all(not d.memory_bytes or peak <= d.memory_bytes for d, peak in zip(plan.devices, taken, strict=True))
-    stated = replace(plan, placement=replace(plan.placement, peak_bytes=taken))
-    return _Candidate(stated, fits, simulate(stated).makespan_us)
-
-
-def _within_memory(plan: Plan, turns: Ahead) -> Ahead:
-    """`turns` with as many microbatches in flight on each device as its memory has room for, at least one."""
-    least = peaks(_turned(plan, at_most(turns, [1] * len(turns))))
-    most = peaks(_turned(plan, turns))
-    limits = []
-    for device, row, low, high in zip(plan.devices, turns, least, most, strict=True):
-        flying = 1 + max(row)
-        each = (high - low) / max(1, flying - 1)
-        room = (device.memory_bytes - low) // each if device.memory_bytes and each > 0 else flying
-        limits.append(1 + int(max(0, min(flying - 1, room))))
-    return at_most(turns, limits)
+def _within_memory(plan: Plan) -> Iterator[Turns]:
+    """Turns with as many microbatches in flight on each device as its memory has room for, at least one."""
+    least = peaks(replace(plan, tasks=turned(plan.tasks, together(plan.tasks))))
+    for name in QUICK:
+        turns = _turns(plan, name)
+        most = peaks(replace(plan, tasks=turned(plan.tasks, turns)))
+        limits = {}
+        for d, device in enumerate(plan.devices):
+            flying = 1 + max((k for t, k in zip(plan.tasks, turns, strict=True) if t.device == d), default=0)
+            each = (most[d] - least[d]) / max(1, flying - 1)
+            room = (device.memory_bytes - least[d]) // each if device.memory_bytes and each > 0 else flying
+            limits[d] = 1 + int(max(0, min(flying - 1, room)))
+        yield at_most(plan.tasks, turns, limits)
+    yield together(plan.tasks)

@@ -175,7 +175,7 @@ class Task:
     out), S settling of all regions under rule equilibrium, P post a value to another device, R receive it there,
     X free values. Order follows from `reads` and `writes` alone. `flops` and `bytes` (read and written, or sent) are
     for the batch; `us` is the predicted time of one microbatch on the task's device in microseconds, 0 where no
-    device was asked for.
+    device was asked for. In turn i a device runs the task for microbatch i - `turn`.
     """
 
     kind: str
@@ -187,6 +187,7 @@ class Task:
     flops: int = 0
     bytes: int = 0
     us: float = 0.0
+    turn: int = 0
 
     @property
     def id(self) -> str:
@@ -227,21 +228,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a batch is cut into microbatches, and the order in which each device takes them.
+    """How a batch is cut into microbatches, which each device takes in turns (`Task.turn`).
 
-    `ahead[d][w + 1]` says how many microbatches device d is behind its own forward pass in wave w (the forward pass
-    itself, w = -1, is first): in turn i it runs the tasks of wave w for microbatch i - ahead[d][w + 1], in the plan's
-    order. () is 0 throughout. `staleness` 1: a step's gradients are those of the weights before the last update, so
-    that the next batch's forward pass need not wait for it.
+    `staleness` 1: a step's gradients are those of the weights before the last update, so that the next batch's forward
+    pass need not wait for it.
     """
 
     microbatches: int = 1
     staleness: int = 0
-    ahead: tuple[tuple[int, ...], ...] = ()
-
-    def turn(self, task: Task) -> int:
-        """The turn in which the device of `task` runs it for microbatch 0."""
-        return self.ahead[task.device][task.wave + 1] if self.ahead else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ pathways = record(
     gamma=floats, growth_limit=floats, rank=whole, synapses=whole, reason=words,
 )  # fmt: skip
 tasks = record(Task, kind=words, subject=words, reads=names, writes=names, wave=whole, device=whole, flops=whole,
-               bytes=whole, us=floats)  # fmt: skip
+               bytes=whole, us=floats, turn=whole)  # fmt: skip
 devices = record(Device, 1, name=words, kind=words, flops_per_s=floats, memory_bytes=whole, task_us=floats)
 plans = st.builds(
     Plan,
@@ -76,7 +76,7 @@ plans = st.builds(
     placement=st.builds(
         Placement, regions=st.lists(st.tuples(words, whole), max_size=2).map(tuple), peak_bytes=sizes
     ),
-    schedule=st.builds(Schedule, microbatches=whole, staleness=whole, ahead=st.lists(sizes, max_size=2).map(tuple)),
+    schedule=st.builds(Schedule, microbatches=whole, staleness=whole),
     cost=st.builds(Cost, backprop_flops=whole, parameter_bytes=whole),
     training=st.builds(Training, optimizer=words, lr=floats, epochs=whole),
     warnings=names,

@@ -15,8 +15,9 @@ from synthetic import UNIT, chain, dag
 from reclra_compile.ir import Device, Placement, Plan, Schedule, Task
 from reclra_compile.schedule.comms import communicate, placed, without_messages
 from reclra_compile.schedule.order import frees, order
-from reclra_compile.schedule.turns import ahead, at_most, forward_first
+from reclra_compile.schedule.turns import at_most, forward_first, rounded, soonest, together, turned
 from reclra_compile.schedule.values import base, value_bytes, with_traffic
+from reclra_compile.simulate.events import simulate
 from reclra_compile.verify import verify
 
 
@@ -93,42 +94,60 @@ def test_traffic_counts_operands() -> None:
 # Turns
 
 
+def most(plan: Plan, turns: tuple[int, ...]) -> list[int]:
+    """The last turn of each device."""
+    pairs = [(t.device, k) for t, k in zip(plan.tasks, turns, strict=True)]
+    return [max(k for d, k in pairs if d == device) for device in range(len(plan.devices))]
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 8, 13])
 def test_output_fed_regions_keep_half_of_what_backprop_keeps(count: int) -> None:
     """Equal stages, errors from the output: device s needs ⌈(P − 1 − s) ÷ 2⌉ more microbatches in flight."""
     plan = each_on_its_own(chain(count))
-    rows = ahead(plan.tasks, plan.devices, len(plan.waves), 64)
-    assert [max(row) for row in rows] == [math.ceil((count - 1 - s) / 2) for s in range(count)]
+    wanted = [math.ceil((count - 1 - s) / 2) for s in range(count)]
+    assert most(plan, soonest(plan.tasks, plan.devices, 64)) == wanted
+    assert most(plan, rounded(plan.tasks, plan.devices, 64)) == wanted
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 8])
 def test_backprop_becomes_one_forward_one_backward(count: int) -> None:
     plan = each_on_its_own(chain(count, "backprop"))
-    rows = ahead(plan.tasks, plan.devices, len(plan.waves), 64)
-    assert [max(row) for row in rows] == [count - 1 - s for s in range(count)]
+    wanted = [count - 1 - s for s in range(count)]
+    assert most(plan, soonest(plan.tasks, plan.devices, 64)) == wanted
+    assert most(plan, rounded(plan.tasks, plan.devices, 64)) == wanted
 
 
 @settings(deadline=None, max_examples=60)
 @given(dags, st.integers(0, 99), st.integers(1, 4), st.integers(1, 9))
-def test_no_wave_comes_before_an_earlier_one(plan: Plan, seed: int, count: int, microbatches: int) -> None:
+def test_turns_never_fall_on_a_device(plan: Plan, seed: int, count: int, microbatches: int) -> None:
     made = somewhere(plan, seed, count)
-    rows = ahead(made.tasks, made.devices, len(made.waves), microbatches)
-    for row in (*rows, *ahead(made.tasks, made.devices, len(made.waves), microbatches, spare=1)):
-        assert len(row) == len(made.waves) + 1
-        assert row[0] == 0
-        assert list(row) == sorted(row)
-        assert max(row) < microbatches
+    certain = rounded(made.tasks, made.devices, microbatches)
+    for turns in (
+        certain, soonest(made.tasks, made.devices, microbatches), soonest(made.tasks, made.devices, microbatches, 1),
+        forward_first(made.tasks, certain, microbatches), together(made.tasks),
+    ):  # fmt: skip
+        for device in range(count):
+            own = [k for t, k in zip(made.tasks, turns, strict=True) if t.device == device]
+            assert own == sorted(own)
+            assert not own or own[0] >= 0
+
+
+@settings(deadline=None, max_examples=100)
+@given(dags, st.integers(0, 99), st.integers(1, 4), st.integers(1, 9))
+def test_rounded_turns_let_nobody_wait_in_a_circle(plan: Plan, seed: int, count: int, microbatches: int) -> None:
+    made = somewhere(plan, seed, count)
+    certain = rounded(made.tasks, made.devices, microbatches)
+    for turns in (certain, forward_first(made.tasks, certain, microbatches), together(made.tasks)):
+        parts = replace(made, tasks=turned(made.tasks, turns), schedule=Schedule(microbatches))
+        assert simulate(parts).makespan_us >= max(
+            sum(t.us for t in made.tasks if t.device == d) * microbatches for d in range(count)
+        )
 
 
 def test_one_microbatch_takes_one_turn() -> None:
     plan = each_on_its_own(chain(3))
-    assert ahead(plan.tasks, plan.devices, 2, 1) == ((0, 0, 0),) * 3
-    assert forward_first(2, 3, 5) == ((0, 4, 4, 4),) * 2
-    assert at_most(((0, 3, 5), (0, 1, 1)), [4, 9]) == ((0, 3, 3), (0, 1, 1))
-
-
-def test_the_turn_of_a_task() -> None:
-    schedule = Schedule(4, 0, ((0, 1, 2), (0, 0, 0)))
-    tasks = [Task("T", "a", (), wave=w, device=d) for d in (0, 1) for w in (-1, 0, 1)]
-    assert [schedule.turn(t) for t in tasks] == [0, 1, 2, 0, 0, 0]
-    assert Schedule().turn(tasks[0]) == 0
+    assert set(soonest(plan.tasks, plan.devices, 1)) == {0}
+    tasks = [Task("F", "a", (), device=0), Task("T", "a", (), wave=1, device=0), Task("T", "b", (), wave=1, device=1)]
+    assert forward_first(tasks, (0, 1, 0), 5) == (0, 5, 4)
+    assert at_most(tasks, (0, 3, 5), {0: 2, 1: 9}) == (0, 1, 5)
+    assert [t.turn for t in turned(tasks, (0, 1, 2))] == [0, 1, 2]

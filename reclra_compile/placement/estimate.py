@@ -135,6 +135,5 @@ class Estimate:
         regions = self.by_region(where)
         tasks = placed(self.plan.tasks, regions, self.plan.pathways, self.plan.waves[0][0])
         tasks = frees(communicate(tasks, defaultdict(int)))
-        schedule = replace(self.plan.schedule, ahead=())
         placement = Placement(tuple(regions.items()))
-        return peaks(replace(self.plan, tasks=tasks, schedule=schedule, placement=placement))
+        return peaks(replace(self.plan, tasks=tasks, placement=placement))

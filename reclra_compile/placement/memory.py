@@ -16,7 +16,6 @@ from reclra_compile.errors import Fault, PlacementError
 from reclra_compile.ir import Plan, Region, Task
 from reclra_compile.placement.faults import size
 from reclra_compile.schedule.order import KEPT
-from reclra_compile.schedule.turns import Ahead
 from reclra_compile.schedule.values import FLOAT_BYTES, base, value_bytes
 
 STATE = {"sgd": 1, "adam": 2, "adamw": 2}  #: optimizer state, in copies of the weights (SGD has momentum)
@@ -26,7 +25,7 @@ _DTYPE_BYTES = {"64": 8, "32": 4, "16": 2, "8": 1, "bool": 1}
 def peaks(plan: Plan) -> tuple[int, ...]:
     """The most bytes that live on each device at once, when each runs its lane in order; see this module."""
     held = holders(plan.tasks)
-    moving = lane_peaks(plan.tasks, microbatch_bytes(plan), len(plan.devices), plan.schedule.ahead, held)
+    moving = lane_peaks(plan.tasks, microbatch_bytes(plan), len(plan.devices), held)
     return tuple(s + m for s, m in zip(static_bytes(plan), moving, strict=True))
 
 
@@ -67,17 +66,17 @@ Held = Mapping[tuple[str, int], Sequence[str]]
 
 
 def lane_peaks(
-    tasks: Sequence[Task], sizes: Mapping[str, int], devices: int, ahead: Ahead, held: Held
+    tasks: Sequence[Task], sizes: Mapping[str, int], devices: int, held: Held
 ) -> tuple[int, ...]:
     """Peak bytes of the values alone, per device; `sizes` are one microbatch's.
 
-    In the middle of a step a value written in wave w and freed in wave v has ahead[v] − ahead[w] instances between
+    In the middle of a step a value written in turn w and freed in turn v has v − w instances between
     turns, and within a turn one more from its writer to where it is freed, so that one turn of each lane tells all.
     """
     born: dict[tuple[str, int], tuple[int, int]] = {}  # where each value on a device begins: (turns behind, position)
     dead: dict[tuple[str, int], tuple[int, int]] = {}
     for k, t in enumerate(tasks):
-        at = (ahead[t.device][t.wave + 1] if ahead else 0, k)
+        at = (t.turn, k)
         if t.kind == "X":
             dead.update({(v, t.device): at for v in t.reads})
         elif t.kind != "P":

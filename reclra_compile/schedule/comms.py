@@ -63,6 +63,7 @@ def communicate(tasks: tuple[Task, ...], sizes: Mapping[str, int]) -> tuple[Task
 
 def without_messages(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
     """The tasks that compute, as they are on one device: no messages, no frees, and reads by their own names."""
+    computing = (t for t in tasks if t.kind not in "PRX")
     return tuple(
-        replace(t, reads=tuple(base(v) for v in t.reads), device=0, us=0.0) for t in tasks if t.kind not in "PRX"
+        replace(t, reads=tuple(base(v) for v in t.reads), device=0, us=0.0, turn=0) for t in computing
     )

@@ -59,5 +59,6 @@ def frees(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
     for i, task in enumerate(tasks):
         result.append(task)
         if i in dying:
-            result.append(Task("X", task.id.replace(" ", ":"), tuple(sorted(dying[i])), (), task.wave, task.device))
+            name = task.id.replace(" ", ":")
+            result.append(Task("X", name, tuple(sorted(dying[i])), (), task.wave, task.device, turn=task.turn))
     return tuple(result)

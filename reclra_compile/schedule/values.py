@@ -21,6 +21,7 @@ def value_bytes(regions: Iterable[Region], pathways: Iterable[Pathway], output: 
     by_name = {r.name: r for r in regions}
     sizes = {"loss": FLOAT_BYTES}
     for r in by_name.values():
+        sizes.update(dict.fromkeys(r.outputs, r.z_bytes))  # where outputs were not measured
         sizes.update(zip(r.outputs, r.output_bytes, strict=False))
         sizes.setdefault(activity(r), r.z_bytes)
         sizes[f"h.{r.name}"] = r.z_bytes + r.saved_bytes

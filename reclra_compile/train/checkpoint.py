@@ -109,9 +109,8 @@ def _essence(plan: Plan) -> Plan:
                 parameter_bytes=0)
         for r in plan.regions
     )  # fmt: skip
-    schedule = replace(plan.schedule, ahead=())
-    return replace(plan, regions=regions, tasks=(), batch=0, devices=(), placement=Placement(), schedule=schedule,
-                   cost=Cost(), training=Training(), warnings=())  # fmt: skip
+    return replace(plan, regions=regions, tasks=(), batch=0, devices=(), placement=Placement(), cost=Cost(),
+                   training=Training(), warnings=())  # fmt: skip
 
 
 def _restore(state: dict[str, Any], run: Run) -> list[Epoch]:
