@@ -34,12 +34,14 @@ class Run:
     @property
     def busy_us(self) -> Floats:
         """Time that each resource works."""
-        return self.pattern.work() * self.start.shape[1]
+        busy: Floats = self.pattern.work() * self.start.shape[1]
+        return busy
 
     @property
     def idle_us(self) -> Floats:
         """Time that each resource waits, of the makespan."""
-        return self.makespan_us - self.busy_us
+        idle: Floats = self.makespan_us - self.busy_us
+        return idle
 
     @property
     def bubble_us(self) -> Floats:
@@ -48,7 +50,8 @@ class Run:
         last = np.zeros(self.pattern.resources)
         np.minimum.at(first, self.pattern.resource, self.start.min(axis=1, initial=np.inf))
         np.maximum.at(last, self.pattern.resource, self.start.max(axis=1, initial=0.0) + self.pattern.duration)
-        return np.where(np.isfinite(first), last - first - self.busy_us, 0.0)
+        found: Floats = np.where(np.isfinite(first), last - first - self.busy_us, 0.0)
+        return found
 
 
 def run(pattern: Pattern, microbatches: int, order: Iterable[Lane] | None = None, narrow: int = NARROW) -> Run:

@@ -63,6 +63,10 @@ class Builder:
         """Let `dst` start no earlier than `lag` after the start of `src`; None is the end of `src`."""
         self._edges.append((src, dst, self._nodes[src][1] if lag is None else lag))
 
+    def length(self, node: int) -> float:
+        """The duration of a node."""
+        return self._nodes[node][1]
+
     def pattern(self, resources: int) -> Pattern:
         """The pattern of all that was added."""
         resource, duration, turn, names, held, freed = zip(*self._nodes, strict=True) if self._nodes else [()] * 6
