@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import UNIT, chain, dag, region
 
+import reclra_compile.placement.assign
 from reclra_compile.errors import PlacementError
 from reclra_compile.ir import Device, Plan, Schedule, Target
-from reclra_compile.placement.assign import assign, candidates_for, consecutive, memory_of
+from reclra_compile.placement.assign import ABOUT, assign, candidates_for, consecutive, memory_of
 from reclra_compile.placement.devices import parse_devices
 from reclra_compile.placement.estimate import Estimate
 from reclra_compile.placement.partition import Chain, conflict_table, cut
@@ -127,7 +128,10 @@ def figure1() -> Plan:
 
     regions = [region(f"l{k}", [f"z.l{k - 1}" if k > 1 else "x0"], 8) for k in range(1, 10)]
     source = {8: 9, 5: 9, 2: 9, 7: 8, 6: 8, 4: 5, 3: 5, 1: 2}
-    paths = [Pathway(f"l{s}->l{t}", f"l{s}", f"l{t}", "dense", "fixed", init="normal", flops=UNIT) for t, s in source.items()]
+    paths = [
+        Pathway(f"l{s}->l{t}", f"l{s}", f"l{t}", "dense", "fixed", init="normal", flops=UNIT)
+        for t, s in source.items()
+    ]
     return plan_of(regions, paths)
 
 
@@ -153,19 +157,29 @@ def test_conflict_free_parts_of_figure_1_exist() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([(1, 1, 1), (1, 2), (1, 1)]))
-def test_small_graphs_come_near_the_best_of_all_placements(
-    seed: int, microbatches: int, speeds: tuple[float, ...]
-) -> None:
+def test_small_graphs_get_the_best_of_all_placements(seed: int, microbatches: int, speeds: tuple[float, ...]) -> None:
     plan = bare(dag(seed, 6), machines(*speeds), microbatches)
     e = estimate(plan)
     where = dict(assign(plan))
     mine = e.step_us([where[r.name] for r in plan.regions])
     best = min(e.step_us(w) for w in itertools.product(range(len(speeds)), repeat=6))
-    assert best <= mine <= 1.1 * best
+    assert best <= mine <= (1 + ABOUT) * best
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 5), st.integers(1, 8))
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("speeds", [(1, 1, 1), (1, 2)])
+def test_the_search_comes_near_the_best_of_all(
+    seed: int, speeds: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclra_compile.placement.assign, "best_of_all", lambda e, room: None)
+    plan = bare(dag(seed, 6), machines(*speeds), 3)
+    e = estimate(plan)
+    best = min(e.step_us(w) for w in itertools.product(range(len(speeds)), repeat=6))
+    assert min(e.step_us(w) for w in candidates_for(e)) <= 1.1 * best
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 4), st.integers(1, 8))
 def test_placement_is_whole_and_always_the_same(seed: int, length: int, count: int, microbatches: int) -> None:
     plan = bare(dag(seed, length), f"cpu:{min(count, length)}", microbatches)
     where = assign(plan)

@@ -17,12 +17,15 @@ from reclra_compile.ir import Plan
 from reclra_compile.placement.estimate import Estimate, Time
 from reclra_compile.placement.partition import Array, Chain, conflict_table, cut
 from reclra_compile.placement.pins import Pins, Unit, units
-from reclra_compile.placement.spread import improved, spread
+from reclra_compile.placement.search import WORK, best_of_all, improved
+from reclra_compile.placement.spread import spread
 from reclra_compile.placement.times import task_us
+from reclra_compile.schedule.comms import without_messages
 from reclra_compile.schedule.settling import settles
 
 Score = Callable[[Mapping[str, int]], float]
 ABOUT = 0.001  #: relative: how much slower a placement with fewer conflicts, or fewer messages, may be
+STARTS = 3  #: candidates that moves start from
 _ROUNDS = 12  #: attempts to meet the memory that messages and values in passing take beside the units' own
 
 
@@ -35,7 +38,7 @@ def assign(
     N001 no device, N004 more devices than regions, N005 nothing fits, N006 and N007 pins, N008 settling.
     """
     found = _checked_units(plan, pins or {})
-    estimate = Estimate(replace(plan, tasks=tuple(t for t in plan.tasks if t.kind not in "PRX")), found, time)
+    estimate = Estimate(replace(plan, tasks=without_messages(plan.tasks)), found, time)
     candidates = candidates_for(estimate)
     if not candidates:
         from reclra_compile.placement.fit import nothing_fits
@@ -65,11 +68,12 @@ def candidates_for(estimate: Estimate) -> list[tuple[int, ...]]:
     found.append(_fitting(e, lambda room: spread(e, room)))
     if not _unique(found):
         found.append(least(e))
-    kept = _unique(found)
-    if kept:
-        start = min(kept, key=e.step_us)
-        kept = _unique([*kept, _fitting(e, lambda room: improved(e, start, room))])
-    return kept
+    found.append(_fitting(e, lambda room: best_of_all(e, room)))
+    if found[-1] is None:
+        starts = sorted(_unique(found), key=e.step_us)[:STARTS]
+        better = [_fitting(e, lambda room, s=s: improved(e, s, room, WORK // len(starts))) for s in starts]  # type: ignore[misc]
+        found += sorted(filter(None, better), key=e.step_us)[:1]
+    return _unique(found)
 
 
 def least(estimate: Estimate) -> list[int] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from reclra_compile.errors import Fault, PlacementError
 from reclra_compile.ir import Plan, Region, Task
@@ -25,7 +26,8 @@ _DTYPE_BYTES = {"64": 8, "32": 4, "16": 2, "8": 1, "bool": 1}
 def peaks(plan: Plan) -> tuple[int, ...]:
     """The most bytes that live on each device at once, when each runs its lane in order; see this module."""
     held = holders(plan.tasks)
-    moving = lane_peaks(plan.tasks, microbatch_bytes(plan), len(plan.devices), held)
+    parts = None if plan.schedule.staleness else plan.schedule.microbatches  # batches that overlap are one stream
+    moving = lane_peaks(plan.tasks, microbatch_bytes(plan), len(plan.devices), held, parts)
     return tuple(s + m for s, m in zip(static_bytes(plan), moving, strict=True))
 
 
@@ -65,40 +67,79 @@ def holders(tasks: Sequence[Task]) -> dict[tuple[str, int], list[str]]:
 Held = Mapping[tuple[str, int], Sequence[str]]
 
 
-def lane_peaks(
-    tasks: Sequence[Task], sizes: Mapping[str, int], devices: int, held: Held
-) -> tuple[int, ...]:
-    """Peak bytes of the values alone, per device; `sizes` are one microbatch's.
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """One value on one device: its bytes, and the turn and position of the tasks where it begins and ends."""
 
-    In the middle of a step a value written in turn w and freed in turn v has v − w instances between
-    turns, and within a turn one more from its writer to where it is freed, so that one turn of each lane tells all.
+    bytes_: int
+    first: int
+    begin: int
+    last: int
+    end: int
+
+
+def lane_peaks(
+    tasks: Sequence[Task], sizes: Mapping[str, int], devices: int, held: Held, microbatches: int | None
+) -> tuple[int, ...]:
+    """Peak bytes of the values alone, per device; `sizes` are one microbatch's, whose number None leaves open.
+
+    With many microbatches a value written in turn a and freed in turn b has b − a instances between turns, and within
+    a turn one more from its writer to where it is freed: the last turn of the first microbatch tells all. With fewer
+    microbatches than turns the number of instances rises, stays, and falls, and is largest where one begins to do so.
     """
-    born: dict[tuple[str, int], tuple[int, int]] = {}  # where each value on a device begins: (turns behind, position)
+    lanes: list[list[int]] = [[] for _ in range(devices)]
+    for k, t in enumerate(tasks):
+        lanes[t.device].append(k)
+    found = []
+    for lives, lane in zip(_lives(tasks, sizes, devices, held), lanes, strict=True):
+        turns = {tasks[k].turn for k in lane} or {0}
+        at, parts = {max(turns)}, microbatches
+        if parts is None:
+            parts = max(turns) + 1
+        elif max(turns) >= parts:
+            at = {i + step for t in turns for i in (t, t + parts) for step in (-1, 0, 1)}
+        found.append(max(_peak_of_turn(lives, lane, i, parts) for i in at))
+    return tuple(found)
+
+
+def _lives(tasks: Sequence[Task], sizes: Mapping[str, int], devices: int, held: Held) -> list[list[_Life]]:
+    """The values of each device that take memory."""
+    born: dict[tuple[str, int], tuple[int, int]] = {}
     dead: dict[tuple[str, int], tuple[int, int]] = {}
     for k, t in enumerate(tasks):
-        at = (t.turn, k)
         if t.kind == "X":
-            dead.update({(v, t.device): at for v in t.reads})
+            dead.update({(v, t.device): (t.turn, k) for v in t.reads})
         elif t.kind != "P":
-            born.update({(v, t.device): at for v in t.writes})
-            if t.kind == "R":
-                born[t.reads[0], t.device] = at
-    load, steps = [0] * devices, [0] * len(tasks)
+            values = (*t.writes, *t.reads) if t.kind == "R" else t.writes
+            born.update({(v, t.device): (t.turn, k) for v in values})
+    lives: list[list[_Life]] = [[] for _ in range(devices)]
     for (v, d), (first, begin) in born.items():
-        if v.startswith(KEPT):
-            continue
         ends = [dead[name, d] for name in (v, *held.get((v, d), ())) if (name, d) in dead]
-        behind, end = max(ends, default=(first, len(tasks)))
+        last, end = max(ends, default=(first, len(tasks)))
         bytes_ = sizes.get(base(v), 0)
-        load[d] += bytes_ * (behind - first)
-        steps[begin] += bytes_
-        if end < len(tasks):
-            steps[end] -= bytes_
-    most = list(load)
-    for t, change in zip(tasks, steps, strict=True):
-        load[t.device] += change
-        most[t.device] = max(most[t.device], load[t.device])
-    return tuple(most)
+        if bytes_ and not v.startswith(KEPT):
+            lives[d].append(_Life(bytes_, first, begin, last, end))
+    return lives
+
+
+def _peak_of_turn(lives: Sequence[_Life], lane: Sequence[int], turn: int, microbatches: int) -> int:
+    """The most bytes in this turn of a lane, whose tasks are at positions `lane`."""
+
+    def before(passed: int) -> int:  # microbatches for which a task `passed` turns behind has run before this turn
+        return min(max(turn - passed, 0), microbatches)
+
+    load, steps = 0, dict.fromkeys(lane, 0)
+    for v in lives:
+        load += v.bytes_ * (before(v.first) - before(v.last))
+        if 0 <= turn - v.first < microbatches:
+            steps[v.begin] += v.bytes_
+        if 0 <= turn - v.last < microbatches and v.end in steps:
+            steps[v.end] -= v.bytes_
+    most = load
+    for change in steps.values():
+        load += change
+        most = max(most, load)
+    return most
 
 
 def static_bytes(plan: Plan) -> tuple[int, ...]:

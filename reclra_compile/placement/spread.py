@@ -1,16 +1,11 @@
-"""Place units on devices where the model is no chain: a list scheduler, and moves that shorten the step."""
+"""Place units on devices where the model is no chain: a list scheduler."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reclra_compile.placement.estimate import Estimate
-
-WORK = 400_000  #: tasks that the moves may walk over, together
-_GAIN = 1e-6  #: relative: a move that gains less is not worth it
 
 
 def spread(estimate: Estimate, room: NDArray[np.float64]) -> list[int] | None:
@@ -54,47 +49,6 @@ def spread(estimate: Estimate, room: NDArray[np.float64]) -> list[int] | None:
             _settle(e, u, d, load, left, waiting)
         end[i] = free[where[u]] = float(finish[where[u]])
     return where
-
-
-def improved(estimate: Estimate, start: Sequence[int], room: NDArray[np.float64], work: int = WORK) -> list[int]:
-    """`start` after moves of one unit, and swaps of two, that each shorten the step; at most `work` tasks visited."""
-    e, where = estimate, list(start)
-    free = [u for u, unit in enumerate(e.units) if unit.pinned is None]
-    best = e.step_us(where)
-    left = room - np.bincount(where, weights=e.unit_bytes, minlength=len(e.devices))
-    trials = work // max(1, len(e.tasks))
-    moved = True
-    while moved and trials > 0:
-        moved = False
-        for change in _changes(free, len(e.devices), where):
-            if trials <= 0:
-                break
-            after = left.copy()
-            for u, d in change:
-                after[where[u]] += e.unit_bytes[u]
-                after[d] -= e.unit_bytes[u]
-            if any(where[u] == d for u, d in change) or (after < 0).any():
-                continue
-            before = [(u, where[u]) for u, _ in change]
-            for u, d in change:
-                where[u] = d
-            trials -= 1
-            taken = e.step_us(where)
-            if taken < best * (1 - _GAIN):
-                best, left, moved = taken, after, True
-                continue
-            for u, d in before:
-                where[u] = d
-    return where
-
-
-def _changes(free: Sequence[int], devices: int, where: Sequence[int]) -> list[tuple[tuple[int, int], ...]]:
-    """Every move of one unit, then every swap of two that are apart now."""
-    moves: list[tuple[tuple[int, int], ...]] = [((u, d),) for u in free for d in range(devices) if d != where[u]]
-    if len(free) > 64:  # swaps grow with the square
-        return moves
-    swaps = [((u, where[v]), (v, where[u])) for k, u in enumerate(free) for v in free[k + 1 :] if where[u] != where[v]]
-    return moves + swaps
 
 
 def _settle(
