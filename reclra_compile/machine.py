@@ -36,8 +36,9 @@ class Machine:
 
     def over(self, loaded: Loaded) -> Machine:
         """This machine with what the wiring says where this says nothing."""
-        said = loaded.wiring.schedule if isinstance(loaded.wiring, Wiring) else ScheduleSpec()
-        pins = getattr(loaded.wiring, 'placement', {})
+        wiring = loaded.wiring if isinstance(loaded.wiring, Wiring) else None
+        said = wiring.schedule if wiring else ScheduleSpec()
+        pins = wiring.placement if wiring else {}
         return Machine(
             devices=said.devices if self.devices is None else self.devices,
             microbatches=said.microbatches if self.microbatches is None else self.microbatches,

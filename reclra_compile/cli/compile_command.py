@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from reclra_compile.cli.errors import Faults, reports_errors
-from reclra_compile.cli.options import granularity_option, meta_option, output_option, unreached_option
+from reclra_compile.cli.options import (
+    granularity_option,
+    machine_of,
+    machine_options,
+    meta_option,
+    output_option,
+    unreached_option,
+)
 
 
 @click.command("compile", short_help="Compile MODEL and report regions, pathways, waves and cost.")
@@ -18,6 +25,7 @@ from reclra_compile.cli.options import granularity_option, meta_option, output_o
 @output_option
 @meta_option
 @unreached_option
+@machine_options
 @click.option("--out", "-o", type=click.Path(dir_okay=False), metavar="PLAN", help="write the plan as text")
 @click.option("--graph", "-g", type=click.Path(dir_okay=False), metavar="FILE",
               help="draw the error graph: .html, .svg, .png or .dot")  # fmt: skip
@@ -25,7 +33,7 @@ from reclra_compile.cli.options import granularity_option, meta_option, output_o
 @reports_errors
 def compile_(
     model: str, wiring: str, granularity: str | None, output: str | None, meta: bool, unreached: Any, out: str | None,
-    graph: str | None, as_json: bool,
+    graph: str | None, as_json: bool, **options: Any,
 ) -> str | None:  # fmt: skip
     """Compile MODEL with a wiring and report regions, pathways, waves and cost.
 
@@ -34,12 +42,17 @@ def compile_(
     reclra-compile model.py --wiring depth1 --graph errors.html
     reclra-compile model.py:net -w my.yaml -o net.plan
     reclra-compile package.module:Net --json
+    reclra-compile model.py -w depth1 --devices 4 --microbatches 8
 
     Exit status: 0, or 2 where the model or the wiring cannot be used.
     """
+    from reclra_compile.machine import Machine
     from reclra_compile.spec.load import load_wiring
 
     faults = Faults()
+    machine = Machine()
+    with faults.collected():
+        machine = machine_of(options)
     with faults.collected():
         load_wiring(wiring)
 
@@ -55,8 +68,9 @@ def compile_(
     faults.report()
     with loaded.blamed():
         plan = plan_for(
-            loaded.model, loaded.inputs, wiring, granularity=granularity, output=output, unreached=unreached
-        )
+            loaded.model, loaded.inputs, wiring, granularity=granularity, output=output, unreached=unreached,
+            machine=machine,
+        )  # fmt: skip
     if out:
         with faults.collected():
             write_text(out, str(plan))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from reclra_compile.cli.device_report import devices_dict, on_devices
 from reclra_compile.errors import ReclraError
 from reclra_compile.ir import Plan, Region
 from reclra_compile.spec.divide import Part
@@ -64,6 +65,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         ],
         "waves": plan.waves,
         "placement": {name: plan.devices[d].name for name, d in plan.placement.regions},
+        **({"schedule": devices_dict(plan)} if on_devices(plan) else {}),
         "cost": {**asdict(plan.cost), "flops": plan.cost.flops, "ratio": plan.cost.ratio},
         "training": asdict(plan.training),
         "warnings": plan.warnings,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from reclra_compile.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,3 +72,42 @@ def pin_option(command: F) -> F:
         "--pin", "pins", multiple=True, metavar="GLOB=DEVICE",
         help="put regions on a device by name or number, as in --pin 'head.*=cuda:0'; may be repeated",
     )(command)  # fmt: skip
+
+
+def device_memory_option(command: F) -> F:
+    """--device-memory: the memory of each device."""
+    return click.option(
+        "--device-memory", metavar="SIZE", help="memory of each device, such as 16GiB, in place of the profile's"
+    )(command)
+
+
+def staleness_option(command: F) -> F:
+    """--staleness: whether batches overlap."""
+    return click.option(
+        "--staleness", type=click.IntRange(0, 1), metavar="0|1",
+        help="1: gradients at the weights before the last update, so that the next batch need not wait",
+    )(command)  # fmt: skip
+
+
+def machine_options(command: F) -> F:
+    """All that says what a plan is made for; `machine_of` reads them."""
+    for option in (pin_option, staleness_option, microbatches_option, device_memory_option, device_profile_option,
+                   devices_option):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def machine_of(options: dict[str, Any]) -> Machine:
+    """The machine that the options of `machine_options` ask for; they are taken out of `options`."""
+    from reclra_compile.machine import Machine
+    from reclra_compile.placement.pins import parse_pins
+
+    taken = {k: options.pop(k) for k in ("devices", "device_profile", "device_memory", "microbatches", "staleness")}
+    return Machine(
+        devices=taken["devices"],
+        microbatches=taken["microbatches"],
+        staleness=taken["staleness"],
+        pins=parse_pins(options.pop("pins")),
+        profile=taken["device_profile"],
+        memory=taken["device_memory"],
+    )

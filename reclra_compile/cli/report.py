@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from reclra_compile.cli.device_report import device_table, on_devices, step_line
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Cell, Row, table
 from reclra_compile.errors import Location, ReclraError
 from reclra_compile.ir import Pathway, Plan, Target
@@ -100,6 +101,10 @@ def _print_plan(out: Console, plan: Plan) -> None:
     c = plan.cost
     for reason in _reasons(plan):
         out.print(reason, soft_wrap=True, markup=False)
+    if on_devices(plan):
+        out.print()
+        out.print(device_table(plan, room))
+        out.print(step_line(plan))
     out.print(f"memory: {_bytes(c.parameter_bytes)} of parameters, {_bytes(c.synapse_bytes)} of error synapses")
     if plan.warnings:
         out.print()

@@ -1,0 +1,86 @@
+"""What a plan comes to on its devices: the compile report's last table, and the same as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Row, table
+from reclra_compile.ir import Plan
+from reclra_compile.placement.faults import size
+from reclra_compile.simulate.events import period_us, simulate
+
+SHOWN = 6  #: regions of a device that are named
+
+
+def on_devices(plan: Plan) -> bool:
+    """True where the plan was made for devices, so that its tasks have times."""
+    return any(t.us for t in plan.tasks)
+
+
+def device_table(plan: Plan, room: int | None) -> Table:
+    """Each device with its regions, how long it computes in a step, and the most bytes that live on it."""
+    step = simulate(plan)
+    limited = any(d.memory_bytes for d in plan.devices)
+    columns = [("device", NAME), ("profile", TEXT), ("regions", TEXT), ("busy", NUMBER), ("of step", NUMBER),
+               ("memory", NUMBER), *([("of", NUMBER)] if limited else [])]  # fmt: skip
+    rows: list[Row] = []
+    for d, device in enumerate(plan.devices):
+        peak = plan.placement.peak_bytes[d] if plan.placement.peak_bytes else 0
+        share = step.busy_us[d] / step.makespan_us if step.makespan_us else 0.0
+        here = [n for n, at in plan.placement.regions if at == d]
+        memory = [size(device.memory_bytes) if device.memory_bytes else "any"] if limited else []
+        rows.append((device.name, device.kind, _named(here), duration(step.busy_us[d]), f"{share:.0%}", size(peak),
+                     *memory))  # fmt: skip
+    parts = plan.schedule.microbatches
+    title = f"{len(rows)} device{'s' * (len(rows) > 1)}, {parts} microbatch{'es' * (parts > 1)}"
+    made = table(title, columns, rows, None, room)
+    made.columns[2].no_wrap = False
+    return made
+
+
+def step_line(plan: Plan) -> str:
+    """One sentence: how long a step is predicted to take, and how busy the devices are."""
+    step = simulate(plan)
+    text = f"predicted step: {duration(step.makespan_us)}, devices busy {step.utilisation:.0%} of it"
+    if plan.schedule.staleness:
+        text += f"; {duration(period_us(plan))} where steps overlap (staleness 1)"
+    return text
+
+
+def devices_dict(plan: Plan) -> dict[str, Any]:
+    """The same as plain data: devices with their work, microbatches, staleness, and the predicted step."""
+    step = simulate(plan)
+    return {
+        "microbatches": plan.schedule.microbatches,
+        "staleness": plan.schedule.staleness,
+        "step_us": step.makespan_us,
+        "period_us": period_us(plan) if plan.schedule.staleness else step.makespan_us,
+        "utilisation": step.utilisation,
+        "devices": [
+            {
+                "name": device.name,
+                "profile": device.kind,
+                "busy_us": step.busy_us[d],
+                "link_us": step.link_us[d],
+                "peak_bytes": plan.placement.peak_bytes[d] if plan.placement.peak_bytes else None,
+                "memory_bytes": device.memory_bytes or None,
+            }
+            for d, device in enumerate(plan.devices)
+        ],
+    }
+
+
+def duration(us: float) -> str:
+    """A time in three digits: 12.3 µs, 4.56 ms, 1.20 s."""
+    for unit, scale in (("µs", 1.0), ("ms", 1e3)):
+        if us < 999.5 * scale:
+            return f"{us / scale:.3g} {unit}"
+    return f"{us / 1e6:.4g} s"
+
+
+def _named(regions: list[str]) -> str:
+    if len(regions) <= SHOWN:
+        return ", ".join(regions)
+    return f"{', '.join(regions[: SHOWN - 1])} … {regions[-1]} ({len(regions)})"
