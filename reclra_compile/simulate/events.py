@@ -72,7 +72,9 @@ class Simulation:
         return self.plan.placement.peak_bytes
 
     def starts(self, task: int) -> Floats:
-        """Start of the plan's task number `task` for each microbatch; NaN for tasks that take no resource."""
+        """Start of the plan's task number `task` for each microbatch; NaN for X. Of receives that follow each other all
+        start when the last message is there.
+        """
         node = self.layout.node[task]
         many = self.plan.schedule.microbatches * self.batches
         if node < 0:
@@ -148,23 +150,25 @@ class _Layouter:
         )
 
     def _compute(self, task: Task) -> None:
-        turn = self.plan.schedule.turn(task)
+        turn = task.turn
         waits = [self.ready[v] for v in task.reads if v in self.ready]
         # at home the lane's order is enough, unless a turn that is too early puts a reader before the writer
         waits = [(n, lag) for n, lag in waits if n.resource != task.device or n.turn > turn]
         node = self._node(task, turn)
-        if waits and node.length_us:  # waiting inside a node would not be seen: whoever waits begins one
+        if waits and node.begun:  # waiting inside a node would not be seen: whoever waits begins one
             node = self._begin(task, turn)
         self.edges += [(source, node, lag) for source, lag in waits]
         length = 0.0 if task.kind == "R" else task.us
+        node.begun |= task.kind != "R"
         self.of.append((node, node.length_us, length))
         node.length_us += length
         self.ready.update(dict.fromkeys(task.writes, (node, node.length_us)))
 
     def _post(self, task: Task) -> None:
-        turn, d = self.plan.schedule.turn(task), task.device
+        turn, d = task.turn, task.device
         latency, occupied = self.plan.devices[d].link_latency_us, occupancy_us(task, self.plan)
         node = self._node(task, turn)
+        node.begun = True
         if d not in self.slow:  # each message passes at once behind those before it, which were ready no later
             self.of.append((node, node.length_us, 0.0))
             self.ready[task.writes[0]] = (node, node.length_us + latency)
@@ -201,3 +205,4 @@ class _Node:
     source: _Node | None = None
     source_us: float = 0.0
     length_us: float = 0.0
+    begun: bool = False  # it holds more than what it waits for
