@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from synthetic import UNIT, chain, dag, region
 
 import reclra_compile.placement.assign
+from reclra_compile.arrange import arrange
 from reclra_compile.errors import PlacementError
 from reclra_compile.ir import Device, Plan, Schedule, Target
+from reclra_compile.machine import Machine
 from reclra_compile.placement.assign import ABOUT, assign, candidates_for, consecutive, memory_of
 from reclra_compile.placement.devices import parse_devices
 from reclra_compile.placement.estimate import Estimate
+from reclra_compile.placement.memory import peaks
 from reclra_compile.placement.partition import Chain, conflict_table, cut
 from reclra_compile.placement.pins import units
 from reclra_compile.schedule.comms import without_messages
@@ -203,6 +206,19 @@ def test_memory_is_never_exceeded(seed: int, length: int, count: int, microbatch
         assert percent < 100
         return
     assert max(estimate(plan).needs([where[r.name] for r in plan.regions])) <= limit
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(3, 8), st.integers(1, 3), st.integers(1, 8))
+def test_the_schedule_stays_within_what_one_microbatch_in_flight_needs(
+    seed: int, length: int, count: int, microbatches: int
+) -> None:
+    plan = bare(dag(seed, length), machines(*[1.0] * count), microbatches)
+    e = estimate(plan)
+    limit = max(e.needs(candidates_for(e)[0]))
+    made = arrange(dag(seed, length), machines(*[1.0] * count, memory=limit), Machine(microbatches=microbatches))
+    assert made.placement.peak_bytes == peaks(made)
+    assert max(made.placement.peak_bytes) <= limit
 
 
 def test_a_slow_device_is_left_empty_where_that_is_faster() -> None:

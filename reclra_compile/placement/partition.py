@@ -91,10 +91,12 @@ def _part(chain: Chain, p: int, rows: slice, cols: slice, bound: float | None) -
 
     n = chain.times.shape[1]
     times = sums(chain.times[p], chain.base_times[p])
-    forbidden = sums((~chain.allowed[p]).astype(np.float64), 0.0)
     ends, starts = np.arange(n + 1)[None, cols], np.arange(n + 1)[rows, None]
-    fits = (forbidden == 0) & (ends >= starts if chain.gaps else ends > starts)
-    fits &= sums(chain.bytes_[p], chain.base_bytes[p]) <= chain.limits[p]
+    fits = ends >= starts if chain.gaps else ends > starts
+    if not chain.allowed[p].all():
+        fits &= sums((~chain.allowed[p]).astype(np.float64), 0.0) == 0
+    if np.isfinite(chain.limits[p]):
+        fits &= sums(chain.bytes_[p], chain.base_bytes[p]) <= chain.limits[p]
     if bound is not None:
         fits &= times <= bound
     return times, fits
