@@ -61,7 +61,7 @@ class Rival:
         """Simulate `batches` steps."""
         return run(self.pattern, self.microbatches * batches, self.order(batches))
 
-    def period_us(self, batches: int = 2) -> float:
+    def period_us(self, batches: int = 1) -> float:
         """Time of a step when steps follow each other, which is how published bubbles are counted."""
         return (self.run(2 * batches).makespan_us - self.run(batches).makespan_us) / batches
 
