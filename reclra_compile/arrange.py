@@ -39,7 +39,7 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
         made = _spread(bare, regions, time)
         return min((c.makespan_us for c in _candidates(made, QUICK)), default=math.inf)
 
-    regions = assign(bare, machine.pins, score, time)
+    regions = assign(bare, machine.pins, score, time, machine.places)
     return verify(check_memory(_best(_spread(bare, dict(regions), time))))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from reclra_compile.errors import Location
 from reclra_compile.ir import Device
 from reclra_compile.placement.devices import parse_devices
 from reclra_compile.spec.load import Loaded
@@ -19,7 +20,7 @@ class Machine:
     """Devices, or what names them, and how a batch is run on them; None is what the wiring says.
 
     `devices`: a number, a text such as "h100:8", or devices; `profile` is the preset or file that numbers are of.
-    `pins` maps globs over region names to devices.
+    `pins` maps globs over region names to devices; `places` says where those of a wiring stand in its file.
     """
 
     devices: Devices | None = None
@@ -28,6 +29,7 @@ class Machine:
     pins: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
     profile: str | None = None
     memory: str | int | None = None
+    places: Mapping[str, Location] = field(default_factory=lambda: MappingProxyType({}), compare=False)
 
     @property
     def asked(self) -> bool:
@@ -39,6 +41,7 @@ class Machine:
         wiring = loaded.wiring if isinstance(loaded.wiring, Wiring) else None
         said = wiring.schedule if wiring else ScheduleSpec()
         pins = wiring.placement if wiring else {}
+        places = {glob: where for glob in pins if glob not in self.pins and (where := loaded.where("placement", glob))}
         return Machine(
             devices=said.devices if self.devices is None else self.devices,
             microbatches=said.microbatches if self.microbatches is None else self.microbatches,
@@ -46,6 +49,7 @@ class Machine:
             pins={**pins, **self.pins},
             profile=self.profile,
             memory=self.memory,
+            places=places,
         )
 
     def named(self, dtype: str) -> tuple[Device, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from reclra_compile.placement.pins import units
 from reclra_compile.schedule.comms import without_messages
 from reclra_compile.schedule.order import order
 from reclra_compile.schedule.values import with_traffic
+from reclra_compile.spec.load import load_wiring
 
 
 def bare(plan: Plan, devices: str | tuple[Device, ...], microbatches: int = 1) -> Plan:
@@ -339,3 +341,12 @@ def test_microbatches_that_would_fit_are_found() -> None:
 def test_a_region_that_is_too_large_alone_is_named() -> None:
     [(_, message, _)] = faults(bare(chain(4), machines(1.0, 1.0, memory=100)))
     assert "region 'r0' alone takes" in message
+
+
+def test_a_wirings_pin_is_shown_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text("version: 1\npathways: [{from: output, to: all}]\nplacement:\n  fc*: 1\n  hed: 0\n")
+    machine = Machine(devices=2).over(load_wiring(str(file)))
+    with pytest.raises(PlacementError) as caught:
+        arrange(chain(4), machine.named("float32"), machine)
+    assert [(f.code, f.where and f.where.line) for f in caught.value.faults] == [("N006", 4), ("N006", 5)]

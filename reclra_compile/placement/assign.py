@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reclra_compile.errors import Fault, PlacementError
+from reclra_compile.errors import Fault, Location, PlacementError
 from reclra_compile.ir import Plan
 from reclra_compile.placement.estimate import Estimate, Time
 from reclra_compile.placement.partition import Array, Chain, conflict_table, cut
@@ -30,14 +30,19 @@ _ROUNDS = 12  #: attempts to meet the memory that messages and values in passing
 
 
 def assign(
-    plan: Plan, pins: Pins | None = None, score: Score | None = None, time: Time = task_us
+    plan: Plan,
+    pins: Pins | None = None,
+    score: Score | None = None,
+    time: Time = task_us,
+    places: Mapping[str, Location] | None = None,
 ) -> tuple[tuple[str, int], ...]:
     """The device of each region of `plan`, whose devices and microbatches are set and whose tasks are not yet placed.
 
-    `score` gives the microseconds of a step with regions placed so; by default the estimate's. Raises PlacementError:
+    `score` gives the microseconds of a step with regions placed so; by default the estimate's. `places` says where pins
+    stand in a file. Raises PlacementError:
     N001 no device, N004 more devices than regions, N005 nothing fits, N006 and N007 pins, N008 settling.
     """
-    found = _checked_units(plan, pins or {})
+    found = _checked_units(plan, pins or {}, places or {})
     estimate = Estimate(replace(plan, tasks=without_messages(plan.tasks)), found, time)
     candidates = candidates_for(estimate)
     if not candidates:
@@ -146,7 +151,7 @@ def _fitting(e: Estimate, make: Callable[[Array], list[int] | None]) -> list[int
     return None
 
 
-def _checked_units(plan: Plan, pins: Pins) -> tuple[Unit, ...]:
+def _checked_units(plan: Plan, pins: Pins, places: Mapping[str, Location]) -> tuple[Unit, ...]:
     """The units of a plan, where its devices can be used at all."""
     count = len(plan.devices)
     if not count:
@@ -154,7 +159,7 @@ def _checked_units(plan: Plan, pins: Pins) -> tuple[Unit, ...]:
     if count > 1 and settles(plan.targets):
         message = f"regions that settle together (rule equilibrium) have to be on one device, not on {count}"
         raise PlacementError(Fault("N008", message, fix="ask for 1 device, or use another rule"))
-    found = units(plan.regions, pins, plan.devices)
+    found = units(plan.regions, pins, plan.devices, places)
     if count > len(found):
         regions = f"{len(plan.regions)} regions"
         if len(found) < len(plan.regions):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from reclra_compile.errors import Fault, PlacementError, nearest
+from reclra_compile.errors import Fault, Location, PlacementError, nearest
 from reclra_compile.ir import Device, Region
 from reclra_compile.placement.devices import device_index
 
@@ -33,21 +33,25 @@ def parse_pins(texts: Sequence[str]) -> dict[str, str]:
     return {glob.strip(): word.strip() for glob, _, word in (t.rpartition("=") for t in texts)}
 
 
-def units(regions: Sequence[Region], pins: Pins, devices: tuple[Device, ...]) -> tuple[Unit, ...]:
+def units(
+    regions: Sequence[Region], pins: Pins, devices: tuple[Device, ...], places: Mapping[str, Location] | None = None
+) -> tuple[Unit, ...]:
     """The units of a model in the order of their first regions; raises PlacementError (N006, N007) with every fault.
 
-    A pin matches regions by name, or by the name of a block around them; where several match, the last wins.
+    A pin matches regions by name, or by the name of a block around them; where several match, the last wins. `places`
+    says where pins stand in a file.
     """
+    where = (places or {}).get
     faults: list[Fault] = []
     pinned: dict[int, tuple[int, str]] = {}
     for glob, word in pins.items():
         device = device_index(word, devices)
         if device is None:
-            faults.append(_no_device(glob, word, devices))
+            faults.append(replace(_no_device(glob, word, devices), where=where(glob)))
         matched = [i for i, r in enumerate(regions) if any(fnmatchcase(n, glob) for n in (r.name, *r.within))]
         if not matched:
             fix = nearest(glob, [r.name for r in regions])
-            faults.append(Fault("N006", f"the pin '{glob}' matches no region", fix=fix))
+            faults.append(Fault("N006", f"the pin '{glob}' matches no region", where(glob), fix))
         elif device is not None:
             pinned.update(dict.fromkeys(matched, (device, glob)))
     found: list[Unit] = []
@@ -61,7 +65,8 @@ def units(regions: Sequence[Region], pins: Pins, devices: tuple[Device, ...]) ->
                     "N007",
                     f"'{regions[i].name}' is pinned to {devices[a].name} (by '{pinned[i][1]}') and '{regions[j].name}' "
                     f"to {devices[b].name} (by '{pinned[j][1]}'), but they share '{shared[0]}'",
-                    fix=f"pin both to {devices[a].name}, or leave one of the pins out",
+                    where(pinned[j][1]),
+                    f"pin both to {devices[a].name}, or leave one of the pins out",
                 )
             )
         found.append(Unit(members, next(iter(wanted), None)))
