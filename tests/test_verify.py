@@ -103,7 +103,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     # memory
     "memory misstated": (
         lambda p: replace(p, placement=replace(p.placement, peak_bytes=(1,))), "P108",
-        "device 'device0' is stated to need 1 bytes, but its tasks need " f"{NEEDED}"),
+        "device 'device0' is stated to need 1 bytes, but its tasks need " + str(NEEDED)),
     "memory of two devices": (
         lambda p: replace(p, placement=replace(p.placement, peak_bytes=(NEEDED, 0))), "P108",
         "the placement states the memory of 2 devices of 1"),
