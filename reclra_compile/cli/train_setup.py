@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from reclra_compile.cli.errors import Faults
+from reclra_compile.cli.plan_file import read_plan
 from reclra_compile.cli.report import console
 from reclra_compile.compiler import compile, plan_for
 from reclra_compile.data.faults import problem
@@ -199,17 +200,7 @@ def _folder(run_dir: str | None, label: str, seed: int) -> Path | None:
 def _read_plan(file: str, wiring: str | None) -> Plan:
     if wiring:
         raise PlanError(Fault("P012", "--wiring and --plan exclude each other", fix="give one of them"))
-    try:
-        return Plan.parse(Path(file).read_text(encoding="utf-8"), file)
-    except UnicodeDecodeError as error:
-        raise PlanError(
-            Fault("P013", "this is not a plan: it is not text", Location(file), "make one with --out PLAN")
-        ) from error
-    except OSError as error:
-        raise PlanError(
-            Fault("P013", f"the plan cannot be read: {error.strerror or error}", Location(file),
-                  "write one with `reclra-compile MODEL --out PLAN`")
-        ) from error
+    return read_plan(file)
 
 
 def check_device(name: str) -> None:
