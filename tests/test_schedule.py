@@ -24,6 +24,7 @@ from reclra_compile.ir import Plan, Task
 from reclra_compile.runtime.program import Program
 from reclra_compile.schedule.lower import lower, whole_regions
 from reclra_compile.schedule.order import KEPT, dependencies, frees, order
+from reclra_compile.schedule.values import with_traffic
 from reclra_compile.spec.load import shipped
 from reclra_compile.verify import verify
 
@@ -48,7 +49,8 @@ def work(plan: Plan) -> tuple[Task, ...]:
 
 def needed(plan: Plan) -> tuple[Task, ...]:
     """The tasks before they are ordered."""
-    return lower(plan.regions, plan.targets, plan.pathways, plan.waves, plan.output)
+    tasks = lower(plan.regions, plan.targets, plan.pathways, plan.waves, plan.output)
+    return with_traffic(tasks, plan.regions, plan.pathways)
 
 
 # Order

@@ -8,7 +8,7 @@ from reclra_compile.ir import Region, Task
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import loss_and_gradient, reduction_of
 from reclra_compile.runtime.region import SplitRegion, WholeRegion
-from reclra_compile.runtime.state import Slots, buffers_aside
+from reclra_compile.runtime.state import Slots, StepState, buffers_aside
 from reclra_compile.schedule.lower import activity
 from reclra_compile.schedule.settling import settles
 
@@ -69,9 +69,11 @@ def loss(task: Task, linked: Linked) -> Step:
     def run(v: Slots) -> None:
         if linked.reduction is None:
             linked.reduction = reduction_of(loss_fn, v[output], v[y])
-        v[0].batch = len(v[output])
-        v[0].scale = 1.0 / len(v[output]) if linked.reduction == "mean" else 1.0
+        state: StepState = v[0]
+        state.scaled(linked.reduction, len(v[output]))
         v[value], gradient = loss_and_gradient(loss_fn, v[output], v[y])
+        if state.share != 1.0:  # in units of the whole batch's loss
+            v[value], gradient = v[value] * state.share, gradient * state.share
         v[d] = (gradient,)
 
     return run

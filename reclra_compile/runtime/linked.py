@@ -15,6 +15,7 @@ from reclra_compile.runtime.feedback import Mirror
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.region import SplitRegion, WholeRegion
 from reclra_compile.runtime.state import SlotMap, Slots
+from reclra_compile.schedule.values import base
 
 Step = Callable[[Slots], None]
 
@@ -45,4 +46,10 @@ class Linked:
         self.targets: dict[str, Target] = {t.region: t for t in self.plan.targets}
         self.pathways: dict[str, Pathway] = {p.name: p for p in self.plan.pathways}
         self.root = self.plan.waves[0][0]
-        self.read_e = {v for t in self.plan.tasks if t.kind in "DT" for v in t.reads if v.startswith("e.")}
+        self.read_e = {base(v) for t in self.plan.tasks if t.kind in "DT" for v in t.reads if v.startswith("e.")}
+        self.slot = SlotMap(frozenset(v for t in self.plan.tasks if t.kind == "R" for v in t.writes))
+
+    @property
+    def alone(self) -> bool:
+        """True where one device runs the batch as a whole."""
+        return len(self.plan.devices) == 1 and self.plan.schedule.microbatches == 1

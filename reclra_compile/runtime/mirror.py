@@ -24,8 +24,11 @@ def mirror_mode(p: Pathway, linked: Linked) -> Step:
     mirrors, sigma = linked.mirrors[p.source], p.noise
 
     def run(v: Slots) -> None:
+        if v[0].number:  # once for each step
+            return
+        count = v[0].whole or v[0].batch
         for forward, B, turned in mirrors:
-            add_grad(B, (B - correlation(forward.t() if turned else forward, sigma, v[0].batch)).view(B.shape))
+            add_grad(B, (B - correlation(forward.t() if turned else forward, sigma, count)).view(B.shape))
 
     return run
 

@@ -16,10 +16,14 @@ from reclra_compile.ir import Plan, Task
 from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
+from reclra_compile.runtime.microbatch import microbatches
 from reclra_compile.runtime.precision import outside_autocast
+from reclra_compile.runtime.random_tasks import draws
 from reclra_compile.runtime.randomness import bound_to_train_mode
+from reclra_compile.runtime.stale import Delayed
 from reclra_compile.runtime.state import Slots, StepState
 from reclra_compile.runtime.tasks import build
+from reclra_compile.schedule.expand import interleaved
 from reclra_compile.schedule.settling import settles
 
 OnTask = Callable[[Task, Callable[[str], Any]], None]
@@ -50,34 +54,66 @@ class Program:
         self._inputs = [linked.slot(name) for name, _, _ in plan.inputs]
         self._y, self._loss = linked.slot("y"), linked.slot("loss")
         self._steps = [build(task, linked) for task in plan.tasks]
+        linked.slot.device = 0
+        self._sequence = interleaved(plan)
+        self._passes = [task.kind in "FL" or task.wave < 0 for task in plan.tasks]
         self._after_loss = 1 + next(k for k, task in enumerate(plan.tasks) if task.kind == "L")
+        self._own_streams = any(draws(task, linked) for task in plan.tasks)
+        self._delayed = Delayed(self) if plan.schedule.staleness else None
         self._discrepancy: dict[str, Tensor] = {}
 
     def step(self, *batch: Any) -> Tensor:
         """Forward pass and schedule on `*inputs, target`; returns the loss (a detached scalar).
 
         Adds to `.grad` of the model's parameters and of the synapses, as `loss.backward()` does: call
-        `optimizer.zero_grad()` before it. Raises TrainingError (T003) for a wrong number of inputs.
+        `optimizer.zero_grad()` before it. Raises TrainingError for a wrong number of inputs (T003) or fewer samples
+        than microbatches (T028).
         """
         if len(batch) != len(self._inputs) + 1:
             raise TrainingError(
                 Fault("T003", f"step takes {len(self._inputs)} input(s) and a target, not {len(batch)} arguments")
             )
-        slots: list[Any] = [None] * len(self._linked.slot)
-        slots[0] = state = StepState(autocast=_autocast_of(batch))
-        for i, x in zip(self._inputs, batch, strict=False):
-            slots[i] = x
-        slots[self._y] = batch[-1]
-        with torch.no_grad():
-            for run in self._steps[: self._after_loss]:
+        with torch.no_grad(), self._delayed or contextlib.nullcontext():
+            return self._whole(batch) if self._linked.alone else self._parts(batch)
+
+    def _whole(self, batch: Sequence[Any]) -> Tensor:
+        """One device and one microbatch: the plan's tasks in order."""
+        slots = self._filled(batch, StepState(autocast=_autocast_of(batch)))
+        state: StepState = slots[0]
+        for run in self._steps[: self._after_loss]:
+            run(slots)
+        with outside_autocast(slots[self._loss].device.type):
+            for run in self._steps[self._after_loss :]:
                 run(slots)
-            with outside_autocast(slots[self._loss].device.type):
-                for run in self._steps[self._after_loss :]:
-                    run(slots)
-                state.finish()
+            state.finish()
         self._discrepancy = state.discrepancy
         loss: Tensor = slots[self._loss]
         return loss
+
+    def _parts(self, batch: Sequence[Any]) -> Tensor:
+        """All devices' lanes, one task after the other."""
+        parts = microbatches(batch, self.plan.schedule.microbatches)
+        autocast = _autocast_of(batch)
+        seed = int(torch.randint(2**40, ())) if self._own_streams else 0
+        whole = sum(n for n, _ in parts)
+        live = [
+            self._filled(part, StepState(autocast=autocast, number=m, part=n / whole, whole=whole, batch=n, seed=seed))
+            for m, (n, part) in enumerate(parts)
+        ]
+        for i, m in self._sequence:
+            quiet = autocast is not None and not self._passes[i]
+            with outside_autocast(autocast[0]) if quiet and autocast else contextlib.nullcontext():
+                self._steps[i](live[m])
+        self._discrepancy = _averaged([slots[0] for slots in live])
+        return torch.stack([slots[self._loss] for slots in live]).sum()
+
+    def _filled(self, batch: Sequence[Any], state: StepState) -> list[Any]:
+        """Slots that hold the inputs and, where `batch` goes on, the target."""
+        slots: list[Any] = [None] * len(self._linked.slot)
+        slots[0] = state
+        for i, x in zip((*self._inputs, self._y), batch, strict=False):
+            slots[i] = x
+        return slots
 
     def observe(self, *batch: Any, before: OnTask, after: OnTask) -> Tensor:
         """One `step` that calls `before(task, read)` and `after(task, read)` around each task.
@@ -115,10 +151,7 @@ class Program:
                 return self.output_of(self.model(*inputs))
         if len(inputs) != len(self._inputs):
             raise TrainingError(Fault("T003", f"predict takes {len(self._inputs)} input(s), not {len(inputs)}"))
-        slots: list[Any] = [None] * len(self._linked.slot)
-        slots[0] = StepState(autocast=_autocast_of(inputs))
-        for i, x in zip(self._inputs, inputs, strict=True):
-            slots[i] = x
+        slots = self._filled(inputs, StepState(autocast=_autocast_of(inputs)))
         with torch.no_grad(), self._mode():
             for task, run in zip(self.plan.tasks, self._steps, strict=True):
                 if task.kind == "L":
@@ -205,8 +238,9 @@ class Program:
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """The synapses' state and the plan's fingerprint; the model saves itself."""
-        return {"fingerprint": self.plan.fingerprint, "synapses": self.synapses.state_dict()}
+        """The synapses' state, the plan's fingerprint, and what staleness keeps; the model saves itself."""
+        state = {"fingerprint": self.plan.fingerprint, "synapses": self.synapses.state_dict()}
+        return state | ({"before": self._delayed.state()} if self._delayed else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the synapses; raises PlanError (P011) for another model's or wiring's state."""
@@ -216,23 +250,25 @@ class Program:
             self.synapses.load_state_dict(state["synapses"])
         except RuntimeError as error:
             raise PlanError(Fault("P011", f"these synapses belong to another wiring: {error}")) from error
+        if self._delayed:
+            self._delayed.restore(state.get("before"))
 
     def first_non_finite(self, *inputs: Any) -> str | None:
         """The first region, in the model's order, whose output or parameters are not finite; None if all are."""
         named = dict(self.model.named_parameters())
-        slots: list[Any] = [None] * len(self._linked.slot)
-        slots[0] = StepState()
-        for i, x in zip(self._inputs, inputs, strict=False):
-            slots[i] = x
-        forward = {t.subject: run for t, run in zip(self.plan.tasks, self._steps, strict=True) if t.kind == "F"}
+        slots = self._filled(inputs[: len(self._inputs)], StepState())
+        regions = {r.name: r for r in self.plan.regions}
         with torch.no_grad():
-            for region in self.plan.regions:
-                if any(not named[p].isfinite().all() for p in region.parameters if p in named):
+            for task, run in zip(self.plan.tasks, self._steps, strict=True):
+                if task.wave >= 0:
+                    break
+                region = regions.get(task.subject) if task.kind == "F" else None
+                if region and any(not named[p].isfinite().all() for p in region.parameters if p in named):
                     return region.name
-                forward[region.name](slots)
-                outputs = (slots[self._linked.slot(v)] for v in region.outputs)
+                run(slots)
+                outputs = [slots[self._linked.slot(v)] for v in region.outputs] if region else []
                 if any(isinstance(o, Tensor) and o.is_floating_point() and not o.isfinite().all() for o in outputs):
-                    return region.name
+                    return task.subject
         return None
 
     def __repr__(self) -> str:
@@ -247,3 +283,9 @@ def _autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
     """Device type and precision of autocast where it is on for these inputs."""
     device = next((v.device.type for v in values if isinstance(v, Tensor)), "cpu")
     return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+
+
+def _averaged(states: Sequence[StepState]) -> dict[str, Tensor]:
+    """Terms of D(Θ) over the batch, from those of its microbatches."""
+    names = dict.fromkeys(name for s in states for name in s.discrepancy)
+    return {n: torch.stack([s.discrepancy[n] * s.part for s in states]).sum() for n in names}

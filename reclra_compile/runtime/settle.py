@@ -203,7 +203,7 @@ def settling(task: Task, linked: Linked) -> Step:
     def both(v: Slots) -> None:
         state: StepState = v[0]
         inputs, start = ({name: v[i] for name, i in part.items()} for part in (given, free))
-        nudge, steps = network.beta / state.scale, network.steps[1]
+        nudge, steps = network.beta * state.share / state.scale, network.steps[1]
         towards, away = (network.settle(state, inputs, start, steps, n, v[y]) for n in (nudge, -nudge))
         with torch.no_grad(), state.as_forward(), buffers_aside(network.modules):
             v[values] = Nudged(*(network.values(state, inputs, {}, now) for now in (towards, away)))

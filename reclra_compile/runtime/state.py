@@ -26,18 +26,31 @@ class Errors(NamedTuple):
 
 @dataclass(slots=True)
 class StepState:
-    """The current step: loss scale, batch size, terms of D(Θ), one-hot labels once made, and the weight
-    updates that wait for the end of the step, as (root, cotangent, parameters). `autocast` is the forward pass's
+    """The current step, or one microbatch of it: loss scale, samples, terms of D(Θ), one-hot labels once made, and the
+    weight updates that wait for the end of the step, as (root, cotangent, parameters). `autocast` is the forward pass's
     device type and precision, where autocast is on; `seed` the random numbers of states that settle.
+
+    Microbatch `number` is the `part` of a batch of `whole` samples (0: it is all there is). A gradient of the
+    microbatch's own loss times `share` is one of the batch's loss: the part where the loss is a mean, 1 for a sum.
     """
 
     scale: float = 1.0
+    share: float = 1.0
     batch: int = 1
+    number: int = 0
+    part: float = 1.0
+    whole: int = 0
     discrepancy: dict[str, Tensor] = field(default_factory=dict)
     one_hot: Tensor | None = None
     pending: list[tuple[Tensor, Tensor, tuple[nn.Parameter, ...]]] = field(default_factory=list)
     autocast: tuple[str, torch.dtype] | None = None
     seed: int = 0
+
+    def scaled(self, reduction: str, rows: int) -> None:
+        """Set scale and share for a loss over `rows` of this microbatch."""
+        self.batch = rows
+        self.share = self.part if reduction == "mean" else 1.0
+        self.scale = self.share / rows if reduction == "mean" else 1.0
 
     def as_forward(self) -> contextlib.AbstractContextManager[object]:
         """A context with the precision of the forward pass, for regions that run again in the error phase."""
@@ -71,12 +84,15 @@ def buffers_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 class SlotMap:
-    """Numbers for value names; slot 0 holds the StepState."""
+    """Numbers for value names; slot 0 holds the StepState. On a `device`, a value that was sent there is its copy."""
 
-    def __init__(self) -> None:
+    def __init__(self, copies: frozenset[str] = frozenset()) -> None:
         self._index: dict[str, int] = {}
+        self.copies, self.device = copies, 0
 
     def __call__(self, name: str) -> int:
+        if self.copies and f"{name}|{self.device}" in self.copies:
+            name = f"{name}|{self.device}"
         return self._index.setdefault(name, len(self._index) + 1)
 
     def __len__(self) -> int:

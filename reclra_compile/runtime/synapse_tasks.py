@@ -16,9 +16,9 @@ from reclra_compile.rules.growth import GrowthGuard
 from reclra_compile.rules.maps import Mapped
 from reclra_compile.runtime.inverse import autoencoding
 from reclra_compile.runtime.linked import Linked, Step
-from reclra_compile.runtime.loss import is_plain_cross_entropy, loss_and_gradient
+from reclra_compile.runtime.loss import is_plain_cross_entropy, loss_and_gradient, reduction_of
 from reclra_compile.runtime.region import SplitRegion
-from reclra_compile.runtime.state import Slots
+from reclra_compile.runtime.state import Slots, StepState
 from reclra_compile.schedule.lower import activity
 
 
@@ -92,12 +92,20 @@ def read_out(p: Pathway, linked: Linked) -> Callable[[Slots], ReadOut]:
     assert isinstance(root, SplitRegion)
     loss_fn, bare = linked.loss_fn, root.phi is None and root.tail is None
 
+    def seen(r: Tensor) -> Tensor:
+        """What the loss sees where `r` is the output's pre-activation."""
+        return root.head(r.view(-1, *shape))
+
     def gradient(r: Tensor, v: Slots) -> Tensor:
+        state: StepState = v[0]
+        if linked.reduction is None:
+            linked.reduction = reduction_of(loss_fn, seen(r), v[y])
+        state.scaled(linked.reduction, len(r) if bare else len(seen(r)))  # as task L does, which may be yet to come
         if bare and is_plain_cross_entropy(loss_fn, r, v[y]):
             if v[0].one_hot is None:
                 v[0].one_hot = F.one_hot(v[y], r.shape[1]).to(r.dtype)
             return torch.softmax(r, 1).sub_(v[0].one_hot).mul_(v[0].scale)
-        return loss_and_gradient(lambda x, t: loss_fn(root.head(x), t), r.view(-1, *shape), v[y])[1]
+        return loss_and_gradient(lambda x, t: loss_fn(root.head(x), t), r.view(-1, *shape), v[y])[1] * state.share
 
     def run(v: Slots) -> ReadOut:
         if isinstance(synapses, Mapped):  # pooled once, for the read-out and for its update

@@ -21,20 +21,23 @@ from reclra_compile.runtime.inverse import displacement as difference
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.mirror import mirror_mode
 from reclra_compile.runtime.precision import laid_out_as
+from reclra_compile.runtime.random_tasks import drawing_apart
 from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total, vjp
 from reclra_compile.runtime.settle import contrast, settling
 from reclra_compile.runtime.state import Errors, Slots, StepState
 from reclra_compile.runtime.synapse_tasks import read_out, synapse_update
 from reclra_compile.schedule.lower import activity
 from reclra_compile.schedule.settling import settles
+from reclra_compile.schedule.values import base
 
 #: below this a region's VJP costs less than the call of autograd that runs it: such updates are run together
 SMALL_FLOPS = 20_000_000
 
 
 def build(task: Task, linked: Linked) -> Step:
-    """The closure that executes `task`."""
-    return _BUILDERS[task.kind](task, linked)
+    """The closure that executes `task` on its device."""
+    linked.slot.device = task.device
+    return drawing_apart(_BUILDERS[task.kind](task, linked), task, linked)
 
 
 def _displacement(task: Task, linked: Linked) -> Step:
@@ -80,7 +83,7 @@ def _blocked(region: Region, linked: Linked) -> bool:
 
 def _target(task: Task, linked: Linked) -> Step:
     region, target = linked.regions[task.subject], linked.targets[task.subject]
-    arriving = [linked.pathways[v[2:]] for v in task.reads if v.startswith("d.") and v != "d.loss"]
+    arriving = [linked.pathways[base(v)[2:]] for v in task.reads if v.startswith("d.") and v != "d.loss"]
     at_z = [linked.slot(f"d.{p.name}") for p in arriving if not p.edge]
     at_outputs = [linked.slot(f"d.{p.name}") for p in arriving if p.edge]
     if "d.loss" in task.reads:
@@ -219,7 +222,7 @@ def _update(task: Task, linked: Linked) -> Step:
     edges = [(linked.slot(v), _positions(linked.pathways[v[2:]], linked)) for v in task.writes if v.startswith("d.")]
     whole, learned = isinstance(code, WholeRegion), code.learned
     again = linked.targets[region.name].recompute
-    if not whole and not edges and not again and region.weight_flops <= SMALL_FLOPS:
+    if linked.alone and not whole and not edges and not again and region.weight_flops <= SMALL_FLOPS:
 
         def later(v: Slots) -> None:
             v[0].pending.append((v[h].roots[0], v[e].c, learned))
@@ -241,6 +244,16 @@ def _positions(p: Pathway, linked: Linked) -> list[list[int]]:
     return [[k for k, v in enumerate(inputs) if v == out] for out in linked.regions[p.target].outputs]
 
 
+def _carry(task: Task, linked: Linked) -> Step:
+    """Tasks P and R in one process: the value passes from its slot to the message's, and from there to the copy's."""
+    source, target = linked.slot(task.reads[0]), linked.slot(task.writes[0])
+
+    def run(v: Slots) -> None:
+        v[target] = v[source]
+
+    return run
+
+
 def _free(task: Task, linked: Linked) -> Step:
     slots = [linked.slot(v) for v in task.reads]
 
@@ -260,5 +273,7 @@ _BUILDERS: dict[str, Callable[[Task, Linked], Step]] = {
     "U": _update,
     "V": synapse_update,
     "M": _mirror,
+    "P": _carry,
+    "R": _carry,
     "X": _free,
 }

@@ -93,7 +93,7 @@ def _displacement(p: Pathway, target: Region, source: Region, wave: int) -> Task
     if p.update == "autoencoding":  # the difference of two inversions, of the source's z and of its target
         return Task("D", p.name, (activity(source), f"e.{p.source}"), (f"d.{p.name}",), wave, flops=p.flops)
     if p.update == "local_loss":  # the error is made here, from the target's own read-out
-        reads, writes = (activity(target), "y", "loss"), (f"d.{p.name}", f"r.{p.name}")
+        reads, writes = (activity(target), "y"), (f"d.{p.name}", f"r.{p.name}")
         return Task("D", p.name, reads, writes, wave, flops=p.flops)
     return Task("D", p.name, (f"e.{p.source}",), (f"d.{p.name}",), wave, flops=p.flops)
 
@@ -106,11 +106,11 @@ def _target(region: Region, target: Target, displacements: list[str], wave: int,
 
 
 def _synapses(p: Pathway, target: Region, source: Region, into: list[Pathway], wave: int) -> Task:
-    """Task V. The loss is read where it has to be known whether gradients are divided by the batch size."""
+    """Task V. The loss is read where only it tells whether gradients are divided by the batch size."""
     update = UPDATES[p.update]
     reads: tuple[str, ...] = update.reads
     if update.readout and p.update != "local_loss":  # which has read out already, for its displacement
-        reads = tuple(n for k in reads for n in (("y", "loss") if k == "r" else (k,)))
+        reads = tuple("y" if k == "r" else k for k in reads)
     if p.update == "autoencoding":
         reads = (*reads, "loss")
     value = {
