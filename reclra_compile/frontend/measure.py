@@ -1,13 +1,13 @@
-"""Shapes and FLOPs of each region, found on the meta device: no memory, no arithmetic."""
+"""Shapes, FLOPs and bytes of each region, found on the meta device: no memory, no arithmetic."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from reclra_compile.errors import Fault, ModelError
 from reclra_compile.frontend import ops
@@ -15,6 +15,7 @@ from reclra_compile.frontend.cut import Cut, location_of, source_of
 from reclra_compile.frontend.extract import Piece, extract, on_meta
 from reclra_compile.frontend.features import above, channel_axis, window
 from reclra_compile.frontend.trace import Traced
+from reclra_compile.frontend.traffic import Traffic, tensor_bytes
 from reclra_compile.ir import Region
 
 
@@ -50,7 +51,7 @@ def _measure(
     piece = extract(traced, (cut.h, cut.z, *cut.outputs), cut.inputs)
     own = list(piece.module.parameters())
     try:
-        results, flops = _run_on_meta(piece, [values[n] for n in piece.inputs])
+        results, spent = _run_on_meta(piece, [values[n] for n in piece.inputs])
     except Exception as error:
         raise ModelError(
             Fault(
@@ -75,10 +76,16 @@ def _measure(
         parameters=tuple(dict.fromkeys(canonical.get(id(p), "?") for p in own)),
         parameter_count=sum(p.numel() for p in own),
         weight_count=sum(p.numel() for p in own if p.ndim > 1),
-        forward_flops=flops[0],
-        weight_flops=flops[1],
-        input_flops=flops[2],
-        saved_bytes=flops[3],
+        forward_flops=spent.forward.flops,
+        weight_flops=spent.weight.flops,
+        input_flops=spent.input.flops,
+        saved_bytes=spent.saved_bytes,
+        forward_bytes=spent.forward.bytes,
+        weight_bytes=spent.weight.bytes,
+        input_bytes=spent.input.bytes,
+        output_bytes=tuple(tensor_bytes(o) if isinstance(o, Tensor) else 0 for o in results[2:]),
+        z_bytes=tensor_bytes(z),
+        parameter_bytes=sum(p.numel() * p.element_size() for p in own),
         tail=cut.tail,
         channel_axis=channel_axis(cut, traced, tuple(z.shape[1:])),
         window=window(cut, traced),
@@ -101,9 +108,32 @@ def _op(node: fx.Node, traced: Traced) -> str:
     return ops.name_of(node, traced.modules)
 
 
-def _run_on_meta(piece: Piece, inputs: list[Any]) -> tuple[tuple[Any, ...], tuple[int, int, int, int]]:
-    """Outputs, and FLOPs of the forward pass, of the VJP to the parameters, and what the inputs' VJP adds;
-    last the bytes that autograd keeps beside parameters and inputs.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """FLOPs, and bytes read and written."""
+
+    flops: int = 0
+    bytes: int = 0
+
+    def beyond(self, other: _Work) -> _Work:
+        """What this does and `other` does not."""
+        return _Work(self.flops - other.flops, max(0, self.bytes - other.bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What the forward pass costs, the VJP to the parameters, and what the VJP to the inputs adds to it; and the bytes
+    that autograd keeps beside parameters and inputs.
+    """
+
+    forward: _Work
+    weight: _Work = _Work()
+    input: _Work = _Work()
+    saved_bytes: int = 0
+
+
+def _run_on_meta(piece: Piece, inputs: list[Any]) -> tuple[tuple[Any, ...], _Spent]:
+    """Outputs, and what they and their VJPs cost.
 
     The model's own inputs need no VJP, so the first layer has no dX, as in autograd.
     """
@@ -117,19 +147,19 @@ def _run_on_meta(piece: Piece, inputs: list[Any]) -> tuple[tuple[Any, ...], tupl
     with torch.enable_grad():
         saved: dict[int, tuple[Tensor, int]] = {}
         hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: _noted(t, saved), lambda t: t)
-        with torch.device("meta"), hooks, FlopCounterMode(display=False) as counter:
+        with torch.device("meta"), hooks, Traffic() as traffic:
             results = torch.func.functional_call(module, state, tuple(leaves))
-        forward = counter.get_total_flops()
+        forward = _Work(traffic.flops, traffic.bytes)
         h = results[0]
         if not isinstance(h, Tensor) or not h.requires_grad:
-            return results, (forward, 0, 0, 0)
+            return results, _Spent(forward)
         given = {_storage(t) for t in (*state.values(), *leaves) if isinstance(t, Tensor)}
         kept = sum(size for key, (_, size) in saved.items() if key not in given)
         learned = [t for t in state.values() if t.requires_grad]
         received = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
-        weight = _vjp_flops(h, learned)
-        both = _vjp_flops(h, learned + received)
-    return results, (forward, weight, both - weight, kept)
+        weight = _vjp(h, learned)
+        both = _vjp(h, learned + received)
+    return results, _Spent(forward, weight, both.beyond(weight), kept)
 
 
 def _noted(t: Tensor, saved: dict[int, tuple[Tensor, int]]) -> Tensor:
@@ -142,12 +172,12 @@ def _storage(t: Tensor) -> int:
     return int(t.untyped_storage()._cdata)
 
 
-def _vjp_flops(h: Tensor, wrt: list[Tensor]) -> int:
+def _vjp(h: Tensor, wrt: list[Tensor]) -> _Work:
     if not wrt:
-        return 0
-    with FlopCounterMode(display=False) as counter:
+        return _Work()
+    with Traffic() as traffic:
         torch.autograd.grad(h, wrt, torch.empty_like(h), retain_graph=True, allow_unused=True)
-    return int(counter.get_total_flops())
+    return _Work(traffic.flops, traffic.bytes)
 
 
 def _meta(t: Tensor) -> Tensor:
