@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import networkx as nx
 
+import reclra_compile.verify_lanes as lanes
 from reclra_compile.errors import Fault, PlanError
 from reclra_compile.ir import Pathway, Plan, Region, Target, Task
 from reclra_compile.placement.memory import peaks
@@ -25,12 +26,15 @@ from reclra_compile.spec.synapses import kind
 
 
 def verify(plan: Plan) -> Plan:
-    """The plan itself where it is sound; raises PlanError (P101–P108) with every fault otherwise."""
+    """The plan itself where it is sound; raises PlanError (P101–P111) with every fault otherwise."""
     faults = [Fault(code, message) for code, check in CHECKS.items() for message in check(plan)]
     if not faults:  # what tasks are needed is known only where all names stand for something
         faults = [Fault("P106", message) for message in _tasks(plan)]
     faults += [Fault("P107", message) for message in _order(plan)]
-    if not faults:
+    faults += [Fault("P109", message) for message in lanes.turns(plan)]
+    if not faults:  # the rest follows the tasks through the devices
+        faults += [Fault("P110", message) for message in lanes.messages(plan)]
+        faults += [Fault("P111", message) for message in lanes.waiting(plan)]
         faults += [Fault("P108", message) for message in _memory(plan)]
     if faults:
         raise PlanError(faults)

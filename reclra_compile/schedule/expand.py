@@ -12,9 +12,6 @@ from reclra_compile.ir import Plan
 Event = tuple[int, int]  #: a task, by its place in the plan, and a microbatch
 Lane = tuple[Event, ...]
 
-CODES = {"P111": "the lanes of two devices wait for each other"}
-
-
 def lanes(plan: Plan) -> tuple[Lane, ...]:
     """For each device its tasks and microbatches in the order of turns."""
     found: list[list[tuple[int, int, int]]] = [[] for _ in plan.devices]
