@@ -15,6 +15,7 @@ from reclra_compile.cli.diagnose_command import diagnose
 from reclra_compile.cli.regions_command import regions
 from reclra_compile.cli.reproduce_command import reproduce
 from reclra_compile.cli.search_command import search
+from reclra_compile.cli.simulate_command import simulate
 from reclra_compile.cli.train_command import train
 from reclra_compile.cli.wiring_commands import check, schema, wirings
 from reclra_compile.errors import nearest
@@ -82,7 +83,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compile_, train, diagnose, regions, check, wirings, schema, reproduce, search):
+for _command in (compile_, train, diagnose, regions, check, wirings, schema, reproduce, search, simulate):
     main.add_command(_command)
 
 if __name__ == "__main__":

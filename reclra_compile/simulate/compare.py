@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from reclra_compile.errors import Fault, UserError, nearest
-from reclra_compile.ir import Plan
+from reclra_compile.ir import Device, Plan
 from reclra_compile.placement.times import task_us
 from reclra_compile.simulate.costs import Time, kind_of, links_of, stages
 from reclra_compile.simulate.replicas import Replicas, data_parallel
-from reclra_compile.simulate.rivals import Rival, interleaved, pipeline
+from reclra_compile.simulate.rivals import SPLIT, WHOLE, Rival, interleaved, pipeline
 from reclra_compile.simulate.stages import Link
 
 TITLES = {
@@ -55,22 +55,33 @@ def names_of(text: str | Iterable[str]) -> tuple[str, ...]:
 
 def compare(plan: Plan, names: Iterable[str], time: Time = task_us) -> tuple[Compared, ...]:
     """Each schedule in `names` on the plan's devices and microbatches, with regions priced by `time`."""
-    devices = plan.devices[: len(plan.regions)]
-    many, links = plan.schedule.microbatches, links_of(devices)
-    one = stages(plan, len(devices), devices, time)
-    memory = [d.memory_bytes for d in devices]
+    memory = [d.memory_bytes for d in plan.devices]
     found = []
     for name in names:
         if name == "one_device":
-            alone = _compared(pipeline("1f1b", stages(plan, 1, devices[:1], time), many), memory)
-            found.append(replace(alone, name=name))
+            alone = stages(plan, 1, plan.devices[:1], time)
+            rival = pipeline("1f1b", alone, plan.schedule.microbatches)
+            found.append(replace(_compared(rival, memory), name=name))
         elif name == "data_parallel":
-            found.append(_replicas(plan, memory, links[0], time))
-        elif name == "interleaved":
-            found.append(_interleaved(plan, memory, links, time))
+            found.append(_replicas(plan, memory, time))
         else:
-            found.append(_compared(pipeline(name, one, many, links), memory))
+            made = rival_of(plan, name, time)
+            found.append(_compared(made, memory) if made else Compared(name, note=_no_rounds(plan)))
     return tuple(found)
+
+
+def rival_of(plan: Plan, name: str, time: Time = task_us) -> Rival | None:
+    """The pipeline called `name` on the plan's devices; None where it is none, or its rounds do not come out even.
+
+    A device has a stage, or no work where there are fewer regions than devices.
+    """
+    devices = plan.devices[: len(plan.regions)]
+    many, links = plan.schedule.microbatches, links_of(devices)
+    if name == "interleaved":
+        return _interleaved(plan, devices, links, time)
+    if name not in SPLIT | WHOLE:
+        return None
+    return pipeline(name, stages(plan, len(devices), devices, time), many, links)
 
 
 def _compared(rival: Rival, memory: Sequence[int]) -> Compared:
@@ -80,24 +91,23 @@ def _compared(rival: Rival, memory: Sequence[int]) -> Compared:
     return Compared(rival.name, step, row, round(max(peaks)), fits, work / (row * rival.devices) if row else 1.0)
 
 
-def _interleaved(plan: Plan, memory: Sequence[int], links: Sequence[Link], time: Time) -> Compared:
+def _interleaved(plan: Plan, devices: Sequence[Device], links: Sequence[Link], time: Time) -> Rival | None:
     """The fastest of 2 to `MOST_PARTS` parts for each device."""
-    count, many = len(memory), plan.schedule.microbatches
-    tried = [
-        interleaved(stages(plan, v * count, plan.devices[:count], time), count, many, links)
-        for v in range(2, MOST_PARTS + 1)
-        if v * count <= len(plan.regions)
-    ]
-    made = [_compared(r, memory) for r in tried if r is not None]
-    if made:
-        return min(made, key=lambda c: (c.row_us, c.peak_bytes))
-    short = f"{len(plan.regions)} regions are fewer than two for each device"
-    return Compared("interleaved", note=f"{many} microbatches make no whole rounds" if tried else short)
+    count, many = len(devices), plan.schedule.microbatches
+    parts = [v for v in range(2, MOST_PARTS + 1) if v * count <= len(plan.regions)]
+    tried = [interleaved(stages(plan, v * count, devices, time), count, many, links) for v in parts]
+    return min((r for r in tried if r is not None), key=lambda r: r.period_us(), default=None)
 
 
-def _replicas(plan: Plan, memory: Sequence[int], link: Link, time: Time) -> Compared:
+def _no_rounds(plan: Plan) -> str:
+    if len(plan.regions) < 2 * len(plan.devices):
+        return f"{len(plan.regions)} regions are fewer than two for each of {len(plan.devices)} devices"
+    return f"{plan.schedule.microbatches} microbatches cannot be cut into rounds of {len(plan.devices)} or a few more"
+
+
+def _replicas(plan: Plan, memory: Sequence[int], time: Time) -> Compared:
     """The slowest device's step; gradients are summed in as many buckets as are fastest."""
-    count, many = len(plan.devices), plan.schedule.microbatches
+    count, many, link = len(plan.devices), plan.schedule.microbatches, links_of(plan.devices)[0]
     buckets = sorted({min(len(plan.regions), 2**k) for k in range(12)})
     slowest = max(
         (
