@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from reclra_compile.errors import Location
 from reclra_compile.ir import Device
@@ -51,6 +52,16 @@ class Machine:
             memory=self.memory,
             places=places,
         )
+
+    def options(self) -> dict[str, Any]:
+        """The same as arguments of `compile`."""
+        given = self.devices is not None or self.profile is not None or self.memory is not None
+        return {
+            "devices": self.named("float32") if given else None,
+            "microbatches": self.microbatches,
+            "staleness": self.staleness,
+            "placement": self.pins,
+        }
 
     def named(self, dtype: str) -> tuple[Device, ...]:
         """The devices, with the rates of `dtype`; raises PlacementError (N001–N003)."""

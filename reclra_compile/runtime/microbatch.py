@@ -15,20 +15,18 @@ from reclra_compile.errors import Fault, TrainingError
 def microbatches(batch: Sequence[Any], count: int) -> list[tuple[int, tuple[Any, ...]]]:
     """`count` parts of a batch (tensors, or nested containers of them), in order, each with its number of samples.
 
-    Parts differ by one sample at most. What is no tensor with a batch dimension goes to every part. Raises
-    TrainingError (T028) for fewer samples than parts, T029 where tensors have different numbers of samples.
+    Parts differ by one sample at most; a batch of fewer samples than `count` has a part for each. What is no tensor
+    with a batch dimension goes to every part. Raises TrainingError (T028) where tensors have different numbers of
+    samples, or none.
     """
     leaves, spec = tree_flatten(tuple(batch))
     cut = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.ndim]
     sizes = {len(leaves[k]) for k in cut}
-    if len(sizes) > 1:
-        shown = " and ".join(map(str, sorted(sizes)))
-        raise TrainingError(Fault("T029", f"a batch cannot be cut: its tensors have {shown} samples",
+    if len(sizes) != 1 or 0 in sizes:
+        shown = " and ".join(map(str, sorted(sizes))) or "no"
+        raise TrainingError(Fault("T028", f"a batch cannot be cut: its tensors have {shown} samples",
                                   fix="give inputs and targets with the batch as their first dimension"))  # fmt: skip
-    samples = sizes.pop() if sizes else 0
-    if samples < count:
-        raise TrainingError(Fault("T028", f"a batch of {samples} cannot be cut into {count} microbatches",
-                                  fix=f"give at least {count} samples, or leave the last small batch out"))  # fmt: skip
+    count = min(count, *sizes)
     pieces = {k: torch.tensor_split(leaves[k], count) for k in cut}
     first = pieces[cut[0]]
     return [

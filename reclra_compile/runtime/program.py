@@ -66,8 +66,8 @@ class Program:
         """Forward pass and schedule on `*inputs, target`; returns the loss (a detached scalar).
 
         Adds to `.grad` of the model's parameters and of the synapses, as `loss.backward()` does: call
-        `optimizer.zero_grad()` before it. Raises TrainingError for a wrong number of inputs (T003) or fewer samples
-        than microbatches (T028).
+        `optimizer.zero_grad()` before it. Raises TrainingError for a wrong number of inputs (T003), or where they
+        cannot be cut into microbatches (T028).
         """
         if len(batch) != len(self._inputs) + 1:
             raise TrainingError(
@@ -101,6 +101,8 @@ class Program:
             for m, (n, part) in enumerate(parts)
         ]
         for i, m in self._sequence:
+            if m >= len(live):  # a batch of fewer samples than microbatches
+                continue
             quiet = autocast is not None and not self._passes[i]
             with outside_autocast(autocast[0]) if quiet and autocast else contextlib.nullcontext():
                 self._steps[i](live[m])
