@@ -10,6 +10,7 @@ from reclra_compile.errors import PlanError
 from reclra_compile.ir import Device, Placement, Plan, Schedule
 from reclra_compile.machine import Machine
 from reclra_compile.placement.assign import assign
+from reclra_compile.placement.cost import sent_bytes
 from reclra_compile.placement.estimate import Time
 from reclra_compile.placement.memory import check_memory, peaks
 from reclra_compile.placement.times import task_us
@@ -40,7 +41,9 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
         return min((c.makespan_us for c in _candidates(made, QUICK)), default=math.inf)
 
     regions = assign(bare, machine.pins, score, time, machine.places)
-    return verify(check_memory(_best(_spread(bare, dict(regions), time))))
+    made = _best(_spread(bare, dict(regions), time))
+    made = replace(made, cost=replace(made.cost, sent_bytes=sent_bytes(made.tasks)))
+    return verify(check_memory(made))
 
 
 def _spread(bare: Plan, regions: Mapping[str, int], time: Time) -> Plan:

@@ -240,7 +240,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Predicted cost of one step, in FLOPs per batch and in bytes."""
+    """Predicted cost of one step, in FLOPs per batch and in bytes.
+
+    `traffic_bytes` is what the tasks read and write, `sent_bytes` what devices send to each other, for the batch.
+    """
 
     backprop_flops: int = 0
     forward_flops: int = 0
@@ -253,6 +256,8 @@ class Cost:
     synapse_bytes: int = 0
     saved_bytes: int = 0
     backprop_saved_bytes: int = 0
+    traffic_bytes: int = 0
+    sent_bytes: int = 0
 
     @property
     def flops(self) -> int:

@@ -106,6 +106,8 @@ def _print_plan(out: Console, plan: Plan) -> None:
         out.print(device_table(plan, room))
         out.print(step_line(plan))
     out.print(f"memory: {_bytes(c.parameter_bytes)} of parameters, {_bytes(c.synapse_bytes)} of error synapses")
+    sent = f", {_bytes(c.sent_bytes)} sent between devices" if c.sent_bytes else ""
+    out.print(f"traffic of a step: {_bytes(c.traffic_bytes)} read and written{sent}")
     if plan.warnings:
         out.print()
     for warning in plan.warnings:

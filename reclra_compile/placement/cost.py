@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import networkx as nx
 
 from reclra_compile.ir import Cost, Pathway, Region, Target, Task
+from reclra_compile.placement.memory import weight_bytes
 from reclra_compile.placement.recompute import kept_bytes
 from reclra_compile.schedule.order import dependencies
 from reclra_compile.schedule.settling import settles
@@ -31,16 +34,23 @@ def predict(
         synapse_update_flops=sum(t.flops for t in tasks if t.kind in ("V", "M")),
         critical_path_flops=_longest(tasks, pathways),
         backprop_critical_path_flops=_backprop_path(regions),
-        parameter_bytes=FLOAT_BYTES * _stored(regions),
+        parameter_bytes=_stored(regions),
         synapse_bytes=FLOAT_BYTES * sum(p.synapses for p in pathways),
         saved_bytes=kept_bytes(regions, targets),
         backprop_saved_bytes=sum(r.saved_bytes for r in regions),
+        traffic_bytes=sum(t.bytes for t in tasks if t.kind not in "PRX"),
+        sent_bytes=sent_bytes(tasks),
     )
 
 
+def sent_bytes(tasks: Iterable[Task]) -> int:
+    """Bytes that devices send to each other in one step."""
+    return sum(t.bytes for t in tasks if t.kind == "P")
+
+
 def _stored(regions: tuple[Region, ...]) -> int:
-    """Parameters of the model; regions that share all of theirs (one module used twice) count once."""
-    return sum({r.parameters or r.name: r.parameter_count for r in regions}.values())
+    """Bytes of the model's parameters; regions that share all of theirs (one module used twice) count once."""
+    return sum({r.parameters or r.name: weight_bytes(r) for r in regions}.values())
 
 
 def _longest(tasks: tuple[Task, ...], pathways: tuple[Pathway, ...]) -> int:
