@@ -20,13 +20,15 @@ if TYPE_CHECKING:
         DataError,
         Fault,
         ModelError,
+        PlacementError,
         PlanError,
         ReclraError,
         TrainingError,
         UserError,
         WiringError,
     )
-    from reclra_compile.ir import Pathway, Plan, Region, Target, Task
+    from reclra_compile.ir import Device, Pathway, Plan, Region, Schedule, Target, Task
+    from reclra_compile.machine import Machine
     from reclra_compile.rules.registry import register_target, register_update
     from reclra_compile.runtime.program import Discrepancy, Program
     from reclra_compile.spec.load import load_wiring, shipped
@@ -39,9 +41,11 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "reclra_compile.compiler": ("compile", "plan_for"),
     "reclra_compile.errors": (
-        "DataError", "Fault", "ModelError", "PlanError", "ReclraError", "TrainingError", "UserError", "WiringError",
+        "DataError", "Fault", "ModelError", "PlacementError", "PlanError", "ReclraError", "TrainingError", "UserError",
+        "WiringError",
     ),
-    "reclra_compile.ir": ("Pathway", "Plan", "Region", "Target", "Task"),
+    "reclra_compile.ir": ("Device", "Pathway", "Plan", "Region", "Schedule", "Target", "Task"),
+    "reclra_compile.machine": ("Machine",),
     "reclra_compile.rules.registry": ("register_target", "register_update"),
     "reclra_compile.runtime.program": ("Discrepancy", "Program"),
     "reclra_compile.spec.load": ("load_wiring", "shipped"),
@@ -52,15 +56,19 @@ _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "DataError",
+    "Device",
     "Discrepancy",
     "Fault",
+    "Machine",
     "ModelError",
     "Pathway",
     "Plan",
+    "PlacementError",
     "PlanError",
     "Program",
     "ReclraError",
     "Region",
+    "Schedule",
     "Target",
     "Task",
     "TrainingError",
