@@ -321,6 +321,52 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return arm
 
 
+# Devices and microbatches
+
+
+def test_devices_in_microbatches_learn_as_one(folder: Path) -> None:
+    """No operation of this model mixes samples or draws: only sums are taken in another order."""
+    text = (folder / "small.py").read_text().replace("nn.Dropout(0.1)", "nn.Identity()")
+    (folder / "still.py").write_text(text)
+    train("--run-dir", "one", "-w", "depth1", model="still.py", epochs=1)
+    done = train("--run-dir", "two", "-w", "depth1", "--devices", "2", "--microbatches", "4", "--pin", "5=1",
+                 model="still.py", epochs=1)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    plan = Plan.parse(Path("two/depth1/seed0/plan.txt").read_text())
+    assert (len(plan.devices), plan.schedule.microbatches, plan.placement.of("5")) == (2, 4, 1)
+    one, two = weights("one", "depth1"), weights("two", "depth1")
+    for name, w in one.items():
+        torch.testing.assert_close(w, two[name], rtol=1e-2, atol=2e-3)
+
+
+def test_stale_run_resumes_exactly(stop_after: Callable[[int], None]) -> None:
+    flags = ("--staleness", "1", "--microbatches", "2", "-w", "depth1")
+    train("--run-dir", "whole", *flags, epochs=3)
+    stop_after(2)
+    assert train("--run-dir", "cut", *flags, epochs=3).exit_code == 130
+    assert train("--run-dir", "cut", *flags, "--resume", epochs=3).exit_code == 0
+    assert same(weights("whole", "depth1"), weights("cut", "depth1"))
+    train("--run-dir", "fresh", "-w", "depth1", "--microbatches", "2", epochs=3)
+    assert not same(weights("whole", "depth1"), weights("fresh", "depth1"))
+
+
+def test_batches_that_cannot_be_cut_are_refused_before_training() -> None:
+    """1,438 images in batches of 64 leave 30 for the last one."""
+    done = train("--microbatches", "31", "--batch-size", "64")
+    assert done.exit_code == 2
+    assert "T028" in done.stderr
+    size = re.search(r"--batch-size (\d+)", done.stderr)
+    assert size is not None
+    assert train("--microbatches", "31", "--batch-size", size[1], epochs=1).exit_code == 0
+
+
+def test_a_plan_says_itself_what_devices_it_is_for() -> None:
+    CliRunner().invoke(main, ["small.py", "--out", "net.plan", "--microbatches", "2"], catch_exceptions=False)
+    assert train("--plan", "net.plan", epochs=1).exit_code == 0
+    done = train("--plan", "net.plan", "--devices", "2")
+    assert (done.exit_code, "P012" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_resumed_run_equals_an_uninterrupted_one(stop_after: Callable[[int], None], optimizer: str) -> None:
     flags = ("--optimizer", optimizer, "--lr", "0.01")

@@ -24,6 +24,8 @@ from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.frontend.example import example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan
+from reclra_compile.machine import Machine
+from reclra_compile.placement.pins import parse_pins
 from reclra_compile.spec.load import load_wiring
 from reclra_compile.train.brought import brought_data, brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
@@ -79,12 +81,16 @@ def set_up(options: dict[str, Any]) -> Setup:
             data = _own_or_digits(loaded, options)
     with faults.collected():
         loss_fn = brought_loss(loaded)
+    with faults.collected():
+        pins = parse_pins(options["pins"])
+        machine = Machine(options["devices"], options["microbatches"], options["staleness"], pins)
     faults.report()
     flags = {name: options[name] for name in SETTINGS}
     job = Job(
         options["model"], data, flags, options["resume"], options["device"],
         granularity=options["granularity"], output=options["output"], unreached=options["unreached"],
         augment=options["augment"] or ("resized_crop_flip" if isinstance(data, ImageFolder) else "none"),
+        machine=machine,
     )  # fmt: skip
     plans: dict[str, Plan] = {}
     for member in {m.label: m for m in members}.values():
@@ -109,6 +115,8 @@ def set_up(options: dict[str, Any]) -> Setup:
     for plan in plans.values():
         with faults.collected():
             warmup_share(with_flags(plan.training, **job.flags))
+        with faults.collected():
+            job.cuts(plan)
     faults.report()
     if isinstance(data, DataSet) and options["preprocess"] != "none":
         with console(stderr=True).status(f"preprocessing ({options['preprocess']})"):
@@ -149,9 +157,13 @@ def _plan(member: Member, loaded: Loaded, job: Job, file: str | None) -> Plan:
         with loaded.blamed():
             return plan_for(
                 loaded.model, loaded.inputs, member.wiring or "depth2", granularity=job.granularity, output=job.output,
-                unreached=job.unreached,
+                unreached=job.unreached, machine=job.machine,
             )  # fmt: skip
     try:
+        if job.machine.asked:
+            raise PlanError(Fault("P012", "a plan says itself what devices and microbatches it is for",
+                                  fix="leave --devices, --microbatches, --staleness and --pin out, or plan anew with "
+                                  "`reclra-compile MODEL --out PLAN`"))  # fmt: skip
         return compile(loaded.model, loaded.inputs, plan=member.plan, output=job.output).plan
     except PlanError as error:
         where = Location(str(file))

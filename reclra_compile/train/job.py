@@ -6,7 +6,7 @@ import functools
 import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from reclra_compile.files import make_folder, write_text
 from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan, Training
+from reclra_compile.machine import Machine
 from reclra_compile.train import checkpoint
 from reclra_compile.train.brought import brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
@@ -87,6 +88,7 @@ class Job:
     blind: bool = False  #: the test part is not looked at
     augment: str = "none"
     top5: bool = False
+    machine: Machine = field(default_factory=Machine)  #: what plans are made for, but those that are given
 
     def run(self, member: Member, watcher: Watcher) -> Result:
         """Train one member from fresh weights drawn with its seed; saves after every epoch."""
@@ -98,11 +100,13 @@ class Job:
         loss_fn = brought_loss(loaded)
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(self.device)
+        machine = self.machine if member.plan is None else Machine()
         with loaded.blamed():
             program = compile(
                 loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=loss_fn,
                 granularity=self.granularity if member.plan is None else None, output=self.output,
-                unreached=self.unreached,
+                unreached=self.unreached, devices=machine.devices, microbatches=machine.microbatches,
+                staleness=machine.staleness, placement=machine.pins,
             )  # fmt: skip
         settings = with_flags(program.plan.training, **self.flags)
         train, valid = (self._split(example, part) for part in ("train", "valid"))
@@ -149,6 +153,19 @@ class Job:
                 Fault("D021", f"the model's output is {shape} per sample; {self.data.name} has "
                       f"{self.data.classes} classes", fix=f"end the model in {self.data.classes} logits")
             )
+
+    def cuts(self, plan: Plan) -> None:
+        """Raise TrainingError (T028) where a batch of an epoch has fewer samples than the plan has microbatches."""
+        count, parts = self.data.count("train"), plan.schedule.microbatches
+        size = int(with_flags(plan.training, **self.flags).batch_size)
+        last = count % size or min(size, count)
+        if last < parts:
+            fitting = (b for b in range(max(size, parts), count + 1) if (count % b or b) >= parts)
+            size = next(fitting, 0)
+            raise TrainingError(
+                Fault("T028", f"the last batch of an epoch has {last} samples, fewer than the {parts} microbatches",
+                      fix=f"use --batch-size {size}, or fewer --microbatches" if size else "use fewer --microbatches")
+            )  # fmt: skip
 
     def augmentation(self, example: Example) -> Augmentation | None:
         """What becomes of the images of a batch in training; raises DataError (D015) where the data has none."""
