@@ -7,15 +7,7 @@ from typing import Any
 import click
 
 from reclra_compile.cli.errors import Interrupted, reports_errors
-from reclra_compile.cli.options import (
-    devices_option,
-    granularity_option,
-    microbatches_option,
-    output_option,
-    pin_option,
-    staleness_option,
-    unreached_option,
-)
+from reclra_compile.cli.options import granularity_option, machine_options, output_option, unreached_option
 
 DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder", "imagefolder")
 PREPROCESS = ("none", "standardize", "gcn", "gcn_zca")
@@ -43,10 +35,7 @@ AUGMENT = ("none", "flip", "crop_flip", "resized_crop_flip")
 @granularity_option
 @output_option
 @unreached_option
-@devices_option
-@microbatches_option
-@staleness_option
-@pin_option
+@machine_options
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="passes over the training data  [default: *]")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="samples per step  [default: *]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="learning rate  [default: *]")

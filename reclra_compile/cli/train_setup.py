@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from reclra_compile.cli.errors import Faults
+from reclra_compile.cli.options import machine_of
 from reclra_compile.cli.plan_file import read_plan
 from reclra_compile.cli.report import console
 from reclra_compile.compiler import compile, plan_for
@@ -24,8 +25,6 @@ from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.frontend.example import example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan
-from reclra_compile.machine import Machine
-from reclra_compile.placement.pins import parse_pins
 from reclra_compile.spec.load import load_wiring
 from reclra_compile.train.brought import brought_data, brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
@@ -82,8 +81,7 @@ def set_up(options: dict[str, Any]) -> Setup:
     with faults.collected():
         loss_fn = brought_loss(loaded)
     with faults.collected():
-        pins = parse_pins(options["pins"])
-        machine = Machine(options["devices"], options["microbatches"], options["staleness"], pins)
+        machine = machine_of(options)
     faults.report()
     flags = {name: options[name] for name in SETTINGS}
     job = Job(
@@ -115,8 +113,6 @@ def set_up(options: dict[str, Any]) -> Setup:
     for plan in plans.values():
         with faults.collected():
             warmup_share(with_flags(plan.training, **job.flags))
-        with faults.collected():
-            job.cuts(plan)
     faults.report()
     if isinstance(data, DataSet) and options["preprocess"] != "none":
         with console(stderr=True).status(f"preprocessing ({options['preprocess']})"):
@@ -162,7 +158,7 @@ def _plan(member: Member, loaded: Loaded, job: Job, file: str | None) -> Plan:
     try:
         if job.machine.asked:
             raise PlanError(Fault("P012", "a plan says itself what devices and microbatches it is for",
-                                  fix="leave --devices, --microbatches, --staleness and --pin out, or plan anew with "
+                                  fix="leave --devices, --microbatches and the like out, or plan anew with "
                                   "`reclra-compile MODEL --out PLAN`"))  # fmt: skip
         return compile(loaded.model, loaded.inputs, plan=member.plan, output=job.output).plan
     except PlanError as error:

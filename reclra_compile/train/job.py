@@ -105,8 +105,7 @@ class Job:
             program = compile(
                 loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=loss_fn,
                 granularity=self.granularity if member.plan is None else None, output=self.output,
-                unreached=self.unreached, devices=machine.devices, microbatches=machine.microbatches,
-                staleness=machine.staleness, placement=machine.pins,
+                unreached=self.unreached, **machine.options(),
             )  # fmt: skip
         settings = with_flags(program.plan.training, **self.flags)
         train, valid = (self._split(example, part) for part in ("train", "valid"))
@@ -153,19 +152,6 @@ class Job:
                 Fault("D021", f"the model's output is {shape} per sample; {self.data.name} has "
                       f"{self.data.classes} classes", fix=f"end the model in {self.data.classes} logits")
             )
-
-    def cuts(self, plan: Plan) -> None:
-        """Raise TrainingError (T028) where a batch of an epoch has fewer samples than the plan has microbatches."""
-        count, parts = self.data.count("train"), plan.schedule.microbatches
-        size = int(with_flags(plan.training, **self.flags).batch_size)
-        last = count % size or min(size, count)
-        if last < parts:
-            fitting = (b for b in range(max(size, parts), count + 1) if (count % b or b) >= parts)
-            size = next(fitting, 0)
-            raise TrainingError(
-                Fault("T028", f"the last batch of an epoch has {last} samples, fewer than the {parts} microbatches",
-                      fix=f"use --batch-size {size}, or fewer --microbatches" if size else "use fewer --microbatches")
-            )  # fmt: skip
 
     def augmentation(self, example: Example) -> Augmentation | None:
         """What becomes of the images of a batch in training; raises DataError (D015) where the data has none."""
