@@ -93,6 +93,36 @@ def test_devices_and_microbatches_change_no_gradient(model: str, wiring: str, de
     assert differ(gradients(model, wiring, devices=devices, microbatches=parts), alone(model, wiring)) == []
 
 
+def without_dropout(module: nn.Module) -> nn.Module:
+    for m in module.modules():
+        if isinstance(m, nn.Dropout):
+            m.p = 0.0
+        if isinstance(m, nn.MultiheadAttention | nn.LSTM):
+            m.dropout = 0.0
+    return module
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_backprop_is_autograd_of_each_microbatch_on_every_architecture(name: str) -> None:
+    module, inputs, y = made(name)
+    twin = copy.deepcopy(without_dropout(module))
+    count = min(3, len(rc.plan_for(module, inputs, "backprop").regions))
+    try:
+        program = rc.compile(module, inputs, "backprop", loss_fn=F.mse_loss, devices=count, microbatches=2)
+    except rc.PlacementError as error:  # weights that several regions share stay together
+        program = rc.compile(module, inputs, "backprop", loss_fn=F.mse_loss, devices=2, microbatches=2)
+        assert {f.code for f in error.faults} == {"N004"}
+    found = after_step(program, inputs, y)
+    for x, t in zip(zip(*(x.tensor_split(2) for x in inputs), strict=True), y.tensor_split(2), strict=True):
+        (F.mse_loss(twin(*x), t) * len(t) / len(y)).backward()
+    total = torch.stack([p.grad.norm() for p in twin.parameters() if p.grad is not None]).norm()
+    for n, p in twin.named_parameters():
+        if p.grad is not None:
+            assert (found[n] - p.grad).norm() <= 1e-10 * torch.maximum(p.grad.norm(), 1e-3 * total), n
+    for a, b in zip(module.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("wiring", ["backprop", "depth1", "blocks"])
 @pytest.mark.parametrize("model", ["gpt", "vit", "mixer"])
 def test_transformers_too(model: str, wiring: str) -> None:
@@ -154,6 +184,55 @@ def test_a_small_batch_has_fewer_microbatches() -> None:
     module, inputs, y = made("mlp")
     program = rc.compile(module, inputs, "depth1", devices=2, microbatches=9)
     assert differ(after_step(program, inputs, y), alone("mlp", "depth1")) == []
+
+
+class RandomNet(nn.Module):
+    """Layers that each read a random choice of those before; the last reads whatever nobody else does."""
+
+    def __init__(self, seed: int, length: int) -> None:
+        super().__init__()
+        rng = random.Random(seed)
+        self.reads = [rng.sample(range(k), min(k, rng.randint(1, 2))) for k in range(length)]
+        read = {i for reads in self.reads for i in reads}
+        self.last = sorted({length - 1} | (set(range(length)) - read))
+        self.layers = nn.ModuleList(nn.Linear(5 if reads else 6, 5) for reads in self.reads)
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: list[Tensor] = []
+        for layer, reads in zip(self.layers, self.reads, strict=True):
+            made.append(torch.tanh(layer(sum(made[i] for i in reads) if reads else x)))
+        return self.out(sum(made[i] for i in self.last))
+
+
+def random_wiring(model: RandomNet, seed: int) -> dict[str, Any]:
+    """Each layer hears the output or any layer that lies after it."""
+    rng = random.Random(seed)
+    names = [f"layers.{k}" for k in range(len(model.layers))]
+    pathways = []
+    for k, name in enumerate(names):
+        source = rng.choice(["output", *names[k + 1 :]])
+        pathways.append({"from": source, "to": name, "kernel": rng.choice(["dense", {"low_rank": 2}])})
+    return {"version": 1, "target": {"beta": 0.1, "normalize": True}, "pathways": pathways}
+
+
+@FEW
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 6), devices=st.integers(1, 4), parts=st.integers(1, 4))
+def test_random_region_graphs_run_alike_on_any_devices(seed: int, length: int, devices: int, parts: int) -> None:
+    rng = random.Random(seed)
+    torch.manual_seed(seed % 1000)
+    x, y = torch.rand(5, 6, dtype=torch.float64), torch.randint(3, (5,))
+    model = RandomNet(seed, length).double()
+    wiring = random_wiring(model, seed)
+    whole = after_step(rc.compile(model, x, wiring), (x,), y)
+    model.zero_grad()
+    program = rc.compile(model, x, wiring, devices=min(devices, length + 1), microbatches=parts)
+    program._sequence = interleaved(program.plan, rng)
+    assert differ(after_step(program, (x,), y), whole) == []
+    program.zero_grad()
+    program._sequence = interleaved(program.plan)
+    other = after_step(program, (x,), y)
+    assert differ(other, whole) == []
 
 
 # Interleavings
