@@ -19,7 +19,7 @@ Forest = tuple[int, ...]
 
 
 def problem(seed: int, regions: int, devices: int, chain: bool = True, limit: float = 0.0) -> Problem:
-    """Random widths, or random costs, on a chain or a random graph; `limit` is a share of what is between the extremes."""
+    """Random widths, or random costs, on a chain or a random graph; `limit` is a share of the way between extremes."""
     rng = random.Random(seed)
     n = regions
     width = [rng.choice((2, 3, 8, 16, 40)) for _ in range(n)] + [rng.choice((2, 10, 60))]
@@ -67,7 +67,7 @@ def asked_for(p: Problem, ask: Ask, forest: Forest) -> bool:
         return False
     if ask.named is not None:
         relays = set(ask.named)
-        if not heard <= relays:
+        if not heard <= relays or (ask.depth == 2 and any(forest[r] != n for r in relays)):
             return False
     else:
         relays = heard

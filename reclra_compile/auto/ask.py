@@ -13,7 +13,7 @@ class Ask:
     """At most `depth` waves below the output; exactly `count` relays, or the `named` ones, or any number.
 
     Where the depth is above 1 and relays are not named there is at least one. A region that is no relay hears a relay
-    wherever one is downstream of it.
+    wherever one is downstream of it; at depth 2 all relays hear the output.
     """
 
     depth: int
@@ -28,6 +28,8 @@ def valid(problem: Problem, ask: Ask, sources: Sequence[int]) -> bool:
     if max(levels(sources), default=1) > ask.depth or not heard <= relays:
         return False
     if ask.named is None and ask.depth > 1 and (len(heard) != ask.count if ask.count else not heard):
+        return False
+    if ask.depth == 2 and any(sources[r] != problem.output for r in relays):
         return False
     return all(
         s != problem.output or i in relays or not relays.intersection(problem.below(i))
