@@ -76,11 +76,10 @@ def test_interleaved_order_is_that_of_the_published_figure() -> None:
     """4 devices, 2 parts, 8 microbatches: the last device's first passes (figure 4 of Narayanan et al. 2021)."""
     order = interleaved_lanes(2, 4, 8)
     assert order is not None
-    text = " ".join(f"{m + 1}{kind}{stage // 4}" for kind, stage, m in order[3])
+    text = " ".join(f"{m + 1}{'FB'[back]}{stage // 4}" for back, stage, m in zip(*order[3], strict=True))
     assert text.startswith("1F0 2F0 3F0 4F0 1F1 1B1 2F1 2B1 3F1 3B1 4F1 4B1 5F0 1B0 6F0 2B0 7F0 3B0 8F0 4B0 5F1 5B1")
-    assert [len([a for a in lane if a[0] == "F"]) for lane in order] == [16] * 4
-    warm = [next(k for k, a in enumerate(lane) if a[0] == "B") for lane in order]
-    assert warm == [11, 9, 7, 5]
+    assert [int(lane.backward.sum()) for lane in order] == [16] * 4
+    assert [int(lane.backward.argmax()) for lane in order] == [11, 9, 7, 5]
 
 
 def test_interleaved_needs_whole_rounds() -> None:

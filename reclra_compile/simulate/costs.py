@@ -58,14 +58,18 @@ class Prices:
                 self.loss_us = t.us
         self.given = {name for name, _, _ in plan.inputs}
 
-    def of(self, region: Region, device: Device) -> Price:
-        """What `region` costs on `device`."""
+    def factor_of(self, task: Task) -> float:
+        """How many times longer than `time` says the plan's own task of this kind and subject takes."""
+        return self.factor.get((task.kind, task.subject), 1.0)
+
+    def of(self, region: Region, device: Device, parts: int = 0) -> Price:
+        """What `region` costs on `device`, with a batch in `parts` microbatches (0: as many as the plan has)."""
 
         def us(kind: str, flops: int, bytes_: int, needed: bool = True) -> float:
             if not needed or not (flops or bytes_):
                 return 0.0
             task = Task(kind, region.name, (), flops=flops, bytes=bytes_)
-            return self.time(task, device, self.parts) * self.factor.get((kind, region.name), 1.0)
+            return self.time(task, device, parts or self.parts) * self.factor_of(task)
 
         weight, inputs = region.learns, not set(region.inputs) <= self.given
         return Price(

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-Action = tuple[str, int, int]  #: "F" or "B", stage, microbatch
+from typing import NamedTuple
+
+import numpy as np
+
+from reclra_compile.simulate.pattern import Ints
 
 
-def interleaved_lanes(parts: int, devices: int, microbatches: int) -> tuple[tuple[Action, ...], ...] | None:
-    """What each device does in order, `parts` stages on each; None where the microbatches cannot be cut into rounds.
+class Passes(NamedTuple):
+    """What a device does in order: 1 for a backward pass, else 0; the stage; the microbatch."""
+
+    backward: Ints
+    stage: Ints
+    microbatch: Ints
+
+
+def interleaved_lanes(parts: int, devices: int, microbatches: int) -> tuple[Passes, ...] | None:
+    """What each device does, `parts` stages on each; None where the microbatches cannot be cut into rounds.
 
     A round is as many microbatches as there are devices, or all where there are fewer; each part takes a round in turn.
     A device runs 2 (p − 1 − d) + (v − 1)·round forward passes, then one forward and one backward pass alternately.
@@ -15,21 +27,16 @@ def interleaved_lanes(parts: int, devices: int, microbatches: int) -> tuple[tupl
     if parts < 1 or microbatches % rounds:
         return None
     size, total = microbatches // rounds, microbatches * parts
-    lanes: list[tuple[Action, ...]] = []
+    step = np.arange(total)
+    part, microbatch = step // size % parts, step // (size * parts) * size + step % size
+    lanes = []
     for d in range(devices):
         ahead = min(total, 2 * (devices - 1 - d) + (parts - 1) * size)
-        forward = [_action("F", k, d, parts, devices, size) for k in range(total)]
-        backward = [_action("B", k, d, parts, devices, size) for k in range(total)]
-        lane = forward[:ahead]
-        for f, b in zip(forward[ahead:], backward, strict=False):
-            lane += [f, b]
-        lanes.append((*lane, *backward[total - ahead :]))
+        # forward pass k at place k, and behind the first ones at every other place; backward passes fill the rest
+        at = np.where(step < ahead, step, 2 * step - ahead)
+        back = np.where(step < total - ahead, 2 * step + ahead + 1, step + total)
+        lane = np.empty((3, 2 * total), np.int64)
+        lane[:, at] = np.stack((np.zeros_like(step), part * devices + d, microbatch))
+        lane[:, back] = np.stack((np.ones_like(step), (parts - 1 - part) * devices + d, microbatch))
+        lanes.append(Passes(*lane))
     return tuple(lanes)
-
-
-def _action(kind: str, step: int, device: int, parts: int, devices: int, size: int) -> Action:
-    """The `step`-th pass of this kind on `device`."""
-    part = step // size % parts
-    if kind == "B":
-        part = parts - 1 - part
-    return kind, part * devices + device, step // (size * parts) * size + step % size

@@ -20,7 +20,7 @@ import numpy as np
 
 from reclra_compile.simulate.engine import Run, run
 from reclra_compile.simulate.interleaved import interleaved_lanes
-from reclra_compile.simulate.pattern import Builder, Lane, Pattern, lanes, peak_bytes
+from reclra_compile.simulate.pattern import Builder, Ints, Lane, Pattern, lanes, peak_bytes
 from reclra_compile.simulate.stages import Link, Stage
 
 Turns = Callable[[int, int, int], tuple[int, int]]
@@ -45,7 +45,7 @@ class Rival:
     devices: int
     microbatches: int
     static_bytes: tuple[float, ...]
-    explicit: tuple[tuple[tuple[int, int], ...], ...] | None = None
+    explicit: tuple[tuple[Ints, Ints], ...] | None = None  #: nodes and microbatches of each lane
 
     def order(self, batches: int = 1) -> Iterator[Lane]:
         """Each resource's events; a device ends one batch before it begins the next."""
@@ -53,8 +53,8 @@ class Rival:
             yield from lanes(self.pattern, self.microbatches, batches)
             return
         many = self.microbatches * batches
-        for lane in self.explicit:
-            one = np.array([node * many + m for node, m in lane], np.int64)
+        for node, microbatch in self.explicit:
+            one = node * many + microbatch
             yield (one + self.microbatches * np.arange(batches)[:, None]).ravel()
 
     def run(self, batches: int = 1) -> Run:
@@ -91,16 +91,14 @@ def interleaved(
     behind = [(0, 0)] * len(stages)
     pattern = _pattern(stages, devices, links, False, behind)
     by_name = {name: k for k, name in enumerate(pattern.names)}
-    compute = [[(by_name[f"{kind}{stage}"], m) for kind, stage, m in lane] for lane in order]
-    ports = [
-        [(port, m) for node, m in lane if (port := by_name.get(f"{pattern.names[node]} sent")) is not None]
-        for lane in compute
-    ]
+    number = np.array([[by_name[f"{kind}{k}"] for k in range(len(stages))] for kind in "FB"])
+    sent = np.array([by_name.get(f"{name} sent", -1) for name in pattern.names])
+    compute = [(number[lane.backward, lane.stage], lane.microbatch) for lane in order]
+    ports = [(sent[node][there], m[there]) for node, m in compute for there in [sent[node] >= 0]]
     static = [0.0] * devices
     for k, s in enumerate(stages):
         static[k % devices] += s.static_bytes
-    explicit = tuple(tuple(lane) for lane in (*compute, *ports))
-    return Rival("interleaved", pattern, devices, microbatches, tuple(static), explicit)
+    return Rival("interleaved", pattern, devices, microbatches, tuple(static), (*compute, *ports))
 
 
 def _pattern(
