@@ -14,7 +14,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from reclra_compile.errors import Fault, Location, WiringError, nearest
-from reclra_compile.spec.schema import InnerWiring, NamedWiring, Override, PathwaySpec, Wiring, keys_of, part_at
+from reclra_compile.spec.schema import (
+    AutoWiring,
+    InnerWiring,
+    NamedWiring,
+    Override,
+    PathwaySpec,
+    Wiring,
+    keys_of,
+    part_at,
+)
 from reclra_compile.spec.yaml_marks import Document, KeyPath, read_text, read_yaml
 
 CODES: dict[str, str] = {
@@ -31,6 +40,8 @@ CODES: dict[str, str] = {
     "W011": "a file that is empty or not a mapping",
     "W012": "a selector that does not say which regions in exactly one way",
     "W013": "a YAML tag that would make something other than plain data",
+    "W045": "a file with both `pathways` and `auto`",
+    "W046": "requests under `auto` that contradict each other",
 }
 
 _START = "start with 'version: 1' and a list 'pathways:'"
@@ -102,7 +113,15 @@ def shipped() -> dict[str, Path]:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of wiring files, with every name they may use, for editors that complete and check."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **Wiring.model_json_schema(by_alias=True), "title": "rec-LRA wiring"}
+    found = Wiring.model_json_schema(by_alias=True)
+    either = {"oneOf": [{"required": [key]} for key in ("pathways", "auto")]}
+    found["required"] = [key for key in found["required"] if key != "pathways"]
+    return {**dialect, **found, **either, "title": "rec-LRA wiring"}
+
+
+def _kind(data: Any) -> type[Wiring]:
+    """The schema that a file is to fit: with pathways, or with the request to choose them."""
+    return AutoWiring if "auto" in data and not data.get("pathways") else Wiring
 
 
 def _is_path(text: str) -> bool:
@@ -125,7 +144,7 @@ def _validated(document: Document, file: str) -> Wiring:
         early = _unusable(document, file)
         faults += early
         try:
-            wiring = None if early else Wiring.model_validate(document.data)
+            wiring = None if early else _kind(document.data).model_validate(document.data)
         except ValidationError as error:
             details = error.errors(include_url=False)
             meant = {(*e["loc"][:-1], _meant(e["loc"])) for e in details if e["type"] == "extra_forbidden"}
@@ -149,6 +168,10 @@ def _unusable(document: Document, file: str) -> list[Fault]:
         where = document.marks.get(("version",), _unmarked(file, ("version",)))
         message = f"version {_clip(version)} is not supported: this build reads version 1"
         return [Fault("W010", message, where, "use a build that reads it, or rewrite the file as version 1")]
+    if data.get("auto") is not None and data.get("pathways"):
+        where = document.keys.get(("auto",), _unmarked(file, ("auto",)))
+        message = "'pathways' says who hears whom, and 'auto' leaves it to the compiler"
+        return [Fault("W045", message, where, "keep one of the two")]
     return []
 
 

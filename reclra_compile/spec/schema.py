@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
+from reclra_compile.spec.automatic import AskedOf, AutoSpec
 from reclra_compile.spec.parts import (
     NUMBER,
     PHI_NAMES,
@@ -206,6 +207,14 @@ class Wiring(InnerWiring):
         default_factory=dict, description="globs over region names → the device (name or number) they have to be on"
     )
     training: TrainingSection = TrainingSection()
+    auto: AutoSpec | None = Field(default=None, description="in place of `pathways`: let the compiler choose them")
+
+
+class AutoWiring(Wiring):
+    """A wiring file that leaves the pathways to the compiler."""
+
+    pathways: list[PathwaySpec] = Field(default=[])
+    auto: AskedOf
 
 
 def keys_of(part: type[BaseModel]) -> list[str]:
