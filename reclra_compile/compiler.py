@@ -159,8 +159,10 @@ def make_plan(
     machine = (machine or Machine()).over(loaded)
     if machine.asked:
         from reclra_compile.arrange import arrange
+        from reclra_compile.cost.lookup import priced
 
-        plan = arrange(plan, machine.named(precision(traced.model)), machine)
+        plan, on, time = priced(plan, machine, precision(traced.model))
+        plan = arrange(plan, on, machine, time)
     verify(plan)
     check_feasible(plan, traced, cuts)
     return plan, cuts

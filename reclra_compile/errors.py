@@ -72,6 +72,10 @@ class PlacementError(UserError):
     """The devices or the placement asked for cannot be used (codes N…)."""
 
 
+class CostError(UserError):
+    """Times cannot be measured, read, or used for this model (codes C…)."""
+
+
 class PlanError(ReclraError):
     """A plan breaks an invariant or does not belong to the model it is run with (codes P…)."""
 

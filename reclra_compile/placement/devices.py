@@ -20,11 +20,11 @@ _FILES = (".yaml", ".yml", ".json")
 
 
 def parse_devices(
-    text: str | int, profile: str | None = None, dtype: str = "float32", memory: str | int | None = None
+    text: str | int, profile: str | Device | None = None, dtype: str = "float32", memory: str | int | None = None
 ) -> tuple[Device, ...]:
     """The devices that `text` asks for, in order.
 
-    `text`: "4", "cpu:4", "cuda:8", "h100:4", "a100:2,h100:2", or a file. `profile`: a preset's name or a file,
+    `text`: "4", "cpu:4", "cuda:8", "h100:4", "a100:2,h100:2", or a file. `profile`: a preset, a file or a device,
     for numbers and for "cpu:N" and "cuda:N". `dtype` chooses among rates, `memory` (bytes, or a text such as 40GiB)
     replaces the memory of each. Raises PlacementError N001, N002 or N003.
     """
@@ -75,9 +75,9 @@ def _is_file(text: str) -> bool:
     return text.endswith(_FILES) or os.sep in text or os.path.isfile(text)
 
 
-def _profile(profile: str | None, dtype: str) -> tuple[Device, ...]:
-    if profile is None:
-        return ()
+def _profile(profile: str | Device | None, dtype: str) -> tuple[Device, ...]:
+    if profile is None or isinstance(profile, Device):
+        return () if profile is None else (profile,)
     return read_profile(profile, dtype) if _is_file(profile) else (preset(profile, dtype),)
 
 

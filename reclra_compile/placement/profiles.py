@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from reclra_compile.cost.files import is_measured, read_measured
 from reclra_compile.errors import Fault, Location, PlacementError, WiringError, nearest
 from reclra_compile.ir import Device
 from reclra_compile.spec.parts import number_of_bytes
@@ -76,8 +77,11 @@ def read_profile(file: str, dtype: str = "float32") -> tuple[Device, ...]:
     """The devices of a YAML or JSON file, in order; raises PlacementError N003 with every fault.
 
     The file has the fields of `ir.Device` for one device, or a mapping of them below `device:`, or a list of such
-    mappings below `devices:` or on its own; other keys beside `device:` and `devices:` are left alone.
+    mappings below `devices:` or on its own; other keys beside `device:` and `devices:` are left alone. Of a file that
+    `reclra-compile profile` has written it is the machine with its fitted rates; raises CostError (C001–C003).
     """
+    if is_measured(file):
+        return (read_measured(file).device,)
     try:
         document = read_yaml(read_text(file), file)
     except WiringError as error:

@@ -214,6 +214,15 @@ def _mirror(task: Task, linked: Linked) -> Step:
     return mirror_mode(linked.pathways[task.subject], linked)
 
 
+def waits(task: Task, linked: Linked) -> bool:
+    """True for a small weight update that is run at the end of the step, together with others."""
+    if task.kind != "U" or not linked.alone or settles(linked.plan.targets):
+        return False
+    region, leaves = linked.regions[task.subject], any(v.startswith("d.") for v in task.writes)
+    whole, again = isinstance(linked.codes[region.name], WholeRegion), linked.targets[region.name].recompute
+    return not whole and not leaves and not again and region.weight_flops <= SMALL_FLOPS
+
+
 def _update(task: Task, linked: Linked) -> Step:
     if settles(linked.plan.targets):
         return contrast(task, linked)
@@ -221,8 +230,7 @@ def _update(task: Task, linked: Linked) -> Step:
     e, h = linked.slot(f"e.{region.name}"), linked.slot(f"h.{region.name}")
     edges = [(linked.slot(v), _positions(linked.pathways[v[2:]], linked)) for v in task.writes if v.startswith("d.")]
     whole, learned = isinstance(code, WholeRegion), code.learned
-    again = linked.targets[region.name].recompute
-    if linked.alone and not whole and not edges and not again and region.weight_flops <= SMALL_FLOPS:
+    if waits(task, linked):
 
         def later(v: Slots) -> None:
             v[0].pending.append((v[h].roots[0], v[e].c, learned))
