@@ -350,3 +350,21 @@ def test_literal_sign_units_train_at_depth_1() -> None:
         optimizer.step()
     assert moved > 0
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_sign_symmetry_keeps_no_second_copy_of_the_weights() -> None:
+    """Signs are taken when errors come back: what each microbatch in flight keeps are activities."""
+    model, (x, y) = mlp(), batch()
+    program = rc.compile(model, x, "sign_symmetry_bp")
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: list[torch.Size] = []
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        if t.untyped_storage().data_ptr() not in own:
+            kept.append(t.shape)
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        program.step(x, y)
+    assert kept
+    assert not {p.shape for p in model.parameters() if p.ndim > 1} & set(kept)

@@ -8,7 +8,7 @@ forward result and ΔW stay exact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from reclra_compile.runtime.weighted import Weighted, unmirrored, weighted
 
 __all__ = ["convolution", "install", "linear", "sign_symmetric", "tied_transpose", "unmirrored"]
 
-Feedback = Callable[[Tensor], Tensor]
+Tied = Literal["transpose", "sign"]
 #: a forward weight, its feedback weight (out, in), and whether the forward one is stored as (in, out)
 Mirror = tuple[nn.Parameter, nn.Parameter, bool]
 
@@ -35,10 +35,16 @@ def sign_symmetric(W: Tensor) -> Tensor:
     return torch.sign(W) * W.abs().mean()
 
 
+def _back(ctx: Any, B: Tensor, g: Tensor) -> Tensor:
+    """The weights that errors come back through; signs are taken here, as keeping them would take what W takes."""
+    return sign_symmetric(B).to(g.dtype) if ctx.signs else B
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, B: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, signs: bool) -> Tensor:
         ctx.save_for_backward(x, B)
+        ctx.signs = signs
         return F.linear(x, W, b)
 
     @staticmethod
@@ -49,18 +55,21 @@ class _Linear(torch.autograd.Function):
         flat = g.reshape(-1, g.shape[-1])
         dW = flat.t() @ x.reshape(-1, x.shape[-1]) if needs[1] or needs[3] else None
         return (
-            g @ B if needs[0] else None,
+            g @ _back(ctx, B, g) if needs[0] else None,
             dW if needs[1] else None,
             flat.sum(0) if needs[2] else None,
             dW if needs[3] else None,
+            None,
         )
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, options: tuple[Any, ...]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, options: tuple[Any, ...], signs: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, W, B)
-        ctx.options, ctx.bias = options, None if b is None else list(b.shape)
+        ctx.options, ctx.bias, ctx.signs = options, None if b is None else list(b.shape), signs
         stride, padding, dilation, transposed, output_padding, groups = options
         return torch.convolution(x, W, b, stride, padding, dilation, transposed, output_padding, groups)
 
@@ -70,28 +79,36 @@ class _Conv(torch.autograd.Function):
         x, W, B = ctx.saved_tensors
         needs = ctx.needs_input_grad
         product = torch.ops.aten.convolution_backward
-        dx = product(g, x, B, ctx.bias, *ctx.options, [True, False, False])[0] if needs[0] else None
+        needed = [True, False, False]
+        dx = product(g, x, _back(ctx, B, g), ctx.bias, *ctx.options, needed)[0] if needs[0] else None
         learned = [False, needs[1] or needs[3], needs[2]]
         _, dW, db = product(g, x, W, ctx.bias, *ctx.options, learned) if any(learned) else (None, None, None)
-        return dx, dW if needs[1] else None, db if needs[2] else None, dW if needs[3] else None, None
+        return dx, dW if needs[1] else None, db if needs[2] else None, dW if needs[3] else None, None, None
 
 
-def linear(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor) -> Tensor:
-    """F.linear whose input gradient is g B instead of g W; B has W's shape (out, in)."""
-    return _Linear.apply(*as_autocast(x, W, b, B))  # type: ignore[no-any-return, no-untyped-call]
+def linear(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, signs: bool) -> Tensor:
+    """F.linear whose input gradient is g B instead of g W, or g times the signs of B; B has W's shape (out, in)."""
+    return _Linear.apply(*_converted(x, W, b, B, signs), signs)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def convolution(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, options: tuple[Any, ...]) -> Tensor:
-    """A convolution whose input gradient is taken with the filters B instead of W, of W's shape."""
-    return _Conv.apply(*as_autocast(x, W, b, B), options)  # type: ignore[no-any-return, no-untyped-call]
+def convolution(
+    x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, options: tuple[Any, ...], signs: bool
+) -> Tensor:
+    """A convolution whose input gradient is taken with the filters B, or their signs, instead of W, of W's shape."""
+    return _Conv.apply(*_converted(x, W, b, B, signs), options, signs)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _converted(x: Tensor, W: Tensor, b: Tensor | None, B: Tensor, signs: bool) -> tuple[Tensor | None, ...]:
+    """In autocast's precision, but for B where its signs are taken: their magnitude is that of the exact weights."""
+    return (*as_autocast(x, W, b), B) if signs else as_autocast(x, W, b, B)
 
 
 def install(
-    module: fx.GraphModule, feedback: Feedback | None, make: Callable[[str, Tensor], nn.Parameter], listens: bool
+    module: fx.GraphModule, tied: Tied | None, make: Callable[[str, Tensor], nn.Parameter], listens: bool
 ) -> tuple[dict[str, nn.Parameter], list[Mirror]]:
     """Rewrite each linear layer and convolution of a region's graph to hear errors through feedback weights.
 
-    `feedback` derives B from W (tied kernels); where it is None, `make(path, W)` gives a parameter.
+    `tied` says how B follows from W; where it is None, `make(path, W)` gives a parameter.
     With `listens` B gets the forward weight's gradient. Returns the made parameters by the path of the layer that
     they belong to, and each forward weight with its own and whether it is stored as (in, out).
     """
@@ -101,8 +118,8 @@ def install(
         with module.graph.inserting_before(node):
             W = _weight(module.graph, layer)
             b = module.graph.get_attr(layer.bias) if isinstance(layer.bias, str) else layer.bias
-            if feedback is not None:
-                B = module.graph.call_function(feedback, (W,))
+            if tied is not None:
+                B = module.graph.call_function(tied_transpose, (W,))
             else:
                 if layer.path not in made:
                     parameter = module.get_parameter(layer.weight)
@@ -114,11 +131,8 @@ def install(
             x = layer.input
             if layer.noise:
                 x = module.graph.call_function(_perturbed, (x, module.graph.get_attr(layer.noise)))
-            arguments = (x, W, b, B)
-            if layer.options:
-                new = module.graph.call_function(convolution, (*arguments, layer.options))
-            else:
-                new = module.graph.call_function(linear, arguments)
+            options, signs = (layer.options,) if layer.options else (), tied == "sign"
+            new = module.graph.call_function(convolution if options else linear, (x, W, b, B, *options, signs))
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
     module.recompile()

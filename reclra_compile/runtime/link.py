@@ -25,6 +25,8 @@ from reclra_compile.runtime.region import SplitRegion, WholeRegion
 from reclra_compile.schedule.lower import whole_regions
 from reclra_compile.spec.maps import matrix
 
+TIED: dict[str, feedback.Tied] = {"transpose": "transpose", "sign": "sign"}  #: kernels that follow from the weights
+
 
 def key(name: str) -> str:
     """A pathway's name as a module name (dots separate modules in torch)."""
@@ -129,7 +131,7 @@ class _Linker:
         if not kernels or kernels == {"adjoint"}:
             return ()
         first = self.edges[region.name][0]
-        tied = {"transpose": feedback.tied_transpose, "sign": feedback.sign_symmetric}.get(first.kernel)
+        tied = TIED.get(first.kernel)
         listens = first.update == "kolen_pollack"
         made, mirrors = feedback.install(piece.module, tied, lambda path, W: self._mirror(first, path, W), listens)
         object.__setattr__(piece, "run", piece.module.forward)
