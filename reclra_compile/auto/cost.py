@@ -166,7 +166,8 @@ class Kernels:
         """The pathway between two regions with the kernel of this rung, and its cost."""
         labelled = self.graph.reads_out(source.name)
         bare, reason = choose(target, source, labelled, rung.cells, self.limit)
-        if rung.rank and bare.kernel in ("dense", "low_rank"):
+        smaller = rung.rank * (target.size + source.size) < target.size * source.size
+        if rung.rank and smaller and bare.kernel in ("dense", "low_rank") and rung.rank != bare.rank:
             bare, reason = shaped("low_rank", target, source, rank=rung.rank), "dense does not fit synapse_memory"
         update = self.update if labelled and self.update in updates_of(bare.kernel) else updates_of(bare.kernel)[0]
         if not labelled and update in ("local_readout", "local_loss"):

@@ -98,7 +98,12 @@ def load_wiring(source: str | os.PathLike[str] | Mapping[str, object] | Wiring) 
     if isinstance(source, str) and not _is_path(source):
         source = _shipped_path(source)
     file = os.fsdecode(source)
-    document = read_yaml(read_text(file), file)
+    return load_text(read_text(file), file)
+
+
+def load_text(text: str, file: str) -> Loaded:
+    """The wiring of a YAML text, which stands in `file`; raises WiringError with every fault found."""
+    document = read_yaml(text, file)
     return Loaded(_validated(document, file), file, MappingProxyType(document.marks))
 
 

@@ -61,7 +61,7 @@ def _level(
     if divided:
         memory //= 2  # one half for the pathways between blocks, one for those inside them
     inside = sum(_weight(p, regions) for p in divided)
-    level = tuple(_standing_for(p, regions) if p.parts else regions[p.name] for p in parts)
+    level = tuple(standing_for(p, regions) if p.parts else regions[p.name] for p in parts)
     graph = RegionGraph(level, output, labelled, memory)
     faults: list[Fault] = []
     outer: Resolved | None = None
@@ -92,7 +92,7 @@ def _weight(part: Part, regions: Mapping[str, Region]) -> int:
     return sum(regions[p.name].size for p, _ in part.regions())
 
 
-def _standing_for(part: Part, regions: Mapping[str, Region]) -> Region:
+def standing_for(part: Part, regions: Mapping[str, Region]) -> Region:
     """The divided block as one region: the shape of its output, everybody's inputs and parameters."""
     own = [regions[p.name] for p, _ in part.regions()]
     last = regions[part.last()]

@@ -1,0 +1,77 @@
+"""Ask the search for what a wiring file wants: depths, relays, and the finest kernels that fit the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from reclra_compile.auto.ask import Ask
+from reclra_compile.auto.cost import Kernels, Problem, Rates, Rung, counted, levels, problem
+from reclra_compile.auto.relays import Found, search
+from reclra_compile.spec.maps import CELLS
+
+RANKS = (128, 64, 32, 16, 8, 4, 2, 1)  #: ranks that pathways between vectors get where dense ones do not fit the memory asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An error graph with the costs it was chosen by and the kernels it is for, `step` steps from the finest."""
+
+    ask: Ask
+    problem: Problem
+    found: Found
+    rung: Rung
+    step: int
+
+    @property
+    def waves(self) -> int:
+        """Waves below the output."""
+        return max(levels(self.found.sources), default=0)
+
+    @property
+    def us(self) -> float:
+        """Modelled makespan of the error phase in microseconds, or FLOPs where devices have no rates."""
+        return self.problem.us(self.found.score.makespan)
+
+    @property
+    def counted(self) -> int:
+        """Bytes that the budget is for."""
+        return counted(self.problem, self.found.sources)
+
+
+def choices(kernels: Kernels, rates: Rates, cells: int, asks: Sequence[Ask]) -> list[Choice | None]:
+    """For each of `asks` the best error graph with the finest kernels that fit; None where no graph is what is asked.
+
+    Where nothing fits, what takes the fewest bytes at the coarsest kernels (`found.fits` is false).
+    """
+    made: list[Choice | None] = [None] * len(asks)
+    rungs = _rungs(kernels, cells)
+    before: Problem | None = None
+    for k, rung in enumerate(rungs):
+        p = problem(kernels, rates, rung)
+        if k == len(rungs) - 1 and kernels.memory is None:
+            p = replace(p, limit=0)  # what nobody asked for is no limit: the coarsest kernels are the answer
+        if before is not None and _same(p, before):
+            continue
+        before = p
+        for j, ask in enumerate(asks):
+            old = made[j]
+            if old is None or not old.found.fits:
+                found = search(p, ask)
+                made[j] = None if found is None else Choice(ask, p, found, rung, k)
+        if all(c is None or c.found.fits for c in made):
+            break
+    return made
+
+
+def _rungs(kernels: Kernels, cells: int) -> list[Rung]:
+    rungs = [Rung(cells), *(Rung(c) for c in CELLS if c < cells)]
+    return rungs + [Rung(1, r) for r in RANKS] if kernels.memory is not None else rungs
+
+
+def _same(a: Problem, b: Problem) -> bool:
+    return a.limit == b.limit and all(
+        bool(np.array_equal(x, y)) for x, y in ((a.job, b.job), (a.synapse_bytes, b.synapse_bytes))
+    )
