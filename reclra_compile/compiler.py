@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reclra_compile.auto.design import Designed, Model, design
+from reclra_compile.auto.settings import asked_of
 from reclra_compile.errors import Fault, PlanError, WiringError
 from reclra_compile.frontend.cut import Cut, Ground, joined, survey
 from reclra_compile.frontend.measure import measure, value_names
@@ -113,7 +115,10 @@ def regions_for(
     ground = survey(trace(model, example_inputs, output))
     found = layers(ground)
     measured = measure(ground.traced, found)
-    parts, _, regions = divided(ground, found, measured, with_granularity(load_wiring(wiring), granularity))
+    loaded = with_granularity(load_wiring(wiring), granularity)
+    if asked_of(loaded):
+        loaded = designed(ground, found, loaded, Machine()).loaded
+    parts, _, regions = divided(ground, found, measured, loaded)
     return parts, regions, measured
 
 
@@ -127,7 +132,11 @@ def make_plan(
 ) -> tuple[Plan, tuple[Cut, ...]]:
     """load ▸ divide ▸ measure ▸ resolve ▸ lower ▸ order ▸ arrange ▸ verify ▸ check; the plan and its regions' nodes."""
     traced, batch = ground.traced, len(ground.traced.inputs[0])
-    loaded = with_unreached(with_granularity(load_wiring(wiring), granularity), unreached)
+    loaded = with_granularity(load_wiring(wiring), granularity)
+    if asked_of(loaded):
+        made = designed(ground, found, loaded, machine or Machine())
+        loaded, machine = made.loaded, made.machine
+    loaded = with_unreached(loaded, unreached)
     parts, cuts, regions = divided(ground, found, measure(traced, found), loaded)
     output = value_names(traced, cuts)[ground.output]
     resolved = resolve_nested(loaded, parts, {r.name: r for r in regions}, output, batch)
@@ -166,6 +175,19 @@ def make_plan(
     verify(plan)
     check_feasible(plan, traced, cuts)
     return plan, cuts
+
+
+def designed(ground: Ground, found: tuple[Cut, ...], loaded: Loaded, machine: Machine) -> Designed:
+    """The wiring that section `auto` of `loaded` asks for; raises WiringError or PlacementError."""
+    measured = measure(ground.traced, found)
+    output = next(c.name for c in found if ground.output in c.nodes)
+    model = Model(measured, output, len(ground.traced.inputs[0]), precision(ground.traced.model))
+
+    def regions_of(wiring: Loaded) -> tuple[tuple[Part, ...], tuple[Region, ...]]:
+        parts, _, regions = divided(ground, found, measured, wiring)
+        return parts, regions
+
+    return design(loaded, model, regions_of, machine)
 
 
 def precision(model: nn.Module) -> str:
