@@ -24,7 +24,7 @@ from reclra_compile.simulate.chart import MOST_BARS, MOST_LANES, plan_chart, riv
 from reclra_compile.simulate.compare import TITLES, compare, names_of, rival_of
 from reclra_compile.simulate.costs import Prices, stages
 from reclra_compile.simulate.events import simulate
-from reclra_compile.simulate.replicas import data_parallel
+from reclra_compile.simulate.replicas import data_parallel, rounds_of
 from reclra_compile.simulate.retarget import rebatched, retargeted
 from reclra_compile.simulate.stages import Link, Stage, equal_stages
 from reclra_compile.simulate.timeline import ticks, to_html, to_svg
@@ -169,13 +169,13 @@ def test_values_that_skip_stages_are_relayed() -> None:
 def test_replicas_hide_sums_behind_the_backward_pass() -> None:
     made = equal_stages(4, Stage(gradient_bytes=1e6))
     assert data_parallel(made, 1, 4).step_us == 4 * 12
-    free = data_parallel(made, 4, 4)
-    assert free.step_us == 12
+    assert data_parallel(made, 4, 1).step_us == 12
     # 1.5 MB at 1.5 MB in a microsecond: the last stage's sum is what is seen; at a tenth, all four follow the first B
-    assert data_parallel(made, 4, 4, Link(1.5e12)).step_us == 12 + 1
-    assert data_parallel(made, 4, 4, Link(1.5e11)).step_us == 4 + 2 + 4 * 10
-    assert data_parallel(made, 4, 2).step_us == 6, "half a microbatch takes half the time"
-    assert data_parallel(made, 4, 4, Link(0, 1)).step_us == 4 + 2 + 4 * 6, "6 hops each"
+    assert data_parallel(made, 4, 1, Link(1.5e12)).step_us == 12 + 1
+    assert data_parallel(made, 4, 1, Link(1.5e11)).step_us == 4 + 2 + 4 * 10
+    assert data_parallel(made, 4, 3, Link(1.5e11)).step_us == 2 * 12 + 4 + 2 + 4 * 10, "sums follow the last round"
+    assert [rounds_of(4, m) for m in (1, 4, 5, 8)] == [1, 1, 2, 2]
+    assert data_parallel(made, 4, 1, Link(0, 1)).step_us == 4 + 2 + 4 * 6, "6 hops each"
 
 
 def test_the_trace_holds_every_task_and_message(plan_file: str, tmp_path: Path) -> None:

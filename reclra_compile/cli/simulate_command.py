@@ -21,6 +21,9 @@ from reclra_compile.cli.options import machine_options
               help="write a trace for chrome://tracing or ui.perfetto.dev")  # fmt: skip
 @click.option("--timeline", type=click.Path(dir_okay=False), metavar="FILE",
               help="draw the step, and the schedules compared with: .html, .svg or .png")  # fmt: skip
+@click.option("--sweep", type=click.Path(dir_okay=False), metavar="FILE",
+              help="draw how the model, in equal parts, would do on 1 to 1,024 devices, with other microbatches, links "
+              "and batches: .html, .svg or .png, and the points in a .json beside it (takes minutes)")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 @reports_errors
 def simulate(plan: str, **options: Any) -> str | None:
@@ -32,6 +35,7 @@ def simulate(plan: str, **options: Any) -> str | None:
     reclra-compile simulate four.plan --compare all --timeline step.html
     reclra-compile simulate four.plan --devices h100:8 --microbatches 32 --compare 1f1b,zero_bubble
     reclra-compile simulate four.plan --trace trace.json
+    reclra-compile simulate four.plan --sweep sweep.html
 
     Devices, microbatches, staleness and batch are the plan's where none are given; with others the regions are
     placed anew, without the model.

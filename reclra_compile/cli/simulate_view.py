@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress
 
 from reclra_compile.cli.device_report import devices_dict, duration
 from reclra_compile.cli.errors import Faults
 from reclra_compile.cli.options import machine_of
 from reclra_compile.cli.plan_file import read_plan
-from reclra_compile.cli.report import note, print_report, room_of
+from reclra_compile.cli.report import console, note, print_report, room_of
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Row, table
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
@@ -21,7 +22,10 @@ from reclra_compile.placement.faults import size
 from reclra_compile.simulate.chart import Chart, plan_chart, rival_chart
 from reclra_compile.simulate.compare import TITLES, Compared, compare, names_of, rival_of
 from reclra_compile.simulate.events import Simulation, period_us, simulate
+from reclra_compile.simulate.findings import findings
+from reclra_compile.simulate.plot import write_sweep
 from reclra_compile.simulate.retarget import retargeted
+from reclra_compile.simulate.sweep import Grid, break_evens, points, sizes
 from reclra_compile.simulate.timeline import FORMATS, write_timeline
 from reclra_compile.simulate.trace import write_trace
 from reclra_compile.view.draw import check_suffix
@@ -39,8 +43,9 @@ def carry_out(file: str, options: dict[str, Any]) -> str | None:
     with faults.collected():
         names = names_of(options["compare"]) if options["compare"] else ()
     with faults.collected():
-        if options["timeline"]:
-            check_suffix(Path(options["timeline"]), FORMATS)
+        for key in ("timeline", "sweep"):
+            if options[key]:
+                check_suffix(Path(options[key]), FORMATS)
     with faults.collected():
         given = read_plan(file)
     faults.report()
@@ -70,7 +75,22 @@ def _write(step: Simulation, names: Sequence[str], options: dict[str, Any]) -> l
     if options["timeline"]:
         write_timeline(_charts(step, names), options["timeline"])
         lines.append(f"timeline written to {options['timeline']}")
+    if options["sweep"]:
+        lines += _sweep(step.plan, options["sweep"])
     return lines
+
+
+def _sweep(plan: Plan, file: str) -> list[str]:
+    """Draw the sweep; what it shows, and where it is."""
+    grid = Grid()
+    progress = Progress("{task.description}", BarColumn(), "{task.completed} of {task.total}",
+                        console=console(stderr=True), transient=True)  # fmt: skip
+    with progress:
+        bar = progress.add_task("sweep", total=sizes(grid))
+        found = list(points(plan, grid, tick=lambda: progress.advance(bar)))
+        even = list(break_evens(plan, grid, tick=lambda: progress.advance(bar)))
+    beside = write_sweep(f"{plan.name} on {plan.model} in equal parts, {plan.devices[0].kind}", found, even, file)
+    return ["", *findings(found, even), f"sweep written to {file}, its points to {beside}"]
 
 
 def _charts(step: Simulation, names: Sequence[str]) -> list[Chart]:

@@ -9,7 +9,7 @@ from reclra_compile.errors import Fault, UserError, nearest
 from reclra_compile.ir import Device, Plan
 from reclra_compile.placement.times import task_us
 from reclra_compile.simulate.costs import Time, kind_of, links_of, stages
-from reclra_compile.simulate.replicas import Replicas, data_parallel
+from reclra_compile.simulate.replicas import Replicas, data_parallel, rounds_of
 from reclra_compile.simulate.rivals import SPLIT, WHOLE, Rival, interleaved, pipeline
 from reclra_compile.simulate.stages import Link
 
@@ -107,11 +107,15 @@ def _no_rounds(plan: Plan) -> str:
 
 def _replicas(plan: Plan, memory: Sequence[int], time: Time) -> Compared:
     """The slowest device's step; gradients are summed in as many buckets as are fastest."""
-    count, many, link = len(plan.devices), plan.schedule.microbatches, links_of(plan.devices)[0]
+    count, link = len(plan.devices), links_of(plan.devices)[0]
+    rounds = rounds_of(count, plan.schedule.microbatches)
     buckets = sorted({min(len(plan.regions), 2**k) for k in range(12)})
     slowest = max(
         (
-            min((data_parallel(stages(plan, b, (d,), time), count, many, link) for b in buckets), key=_step)
+            min(
+                (data_parallel(stages(plan, b, (d,), time, count * rounds), count, rounds, link) for b in buckets),
+                key=_step,
+            )
             for d in dict.fromkeys(kind_of(d) for d in plan.devices)
         ),
         key=_step,

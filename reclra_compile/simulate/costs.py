@@ -86,28 +86,33 @@ def kind_of(device: Device) -> Device:
     return replace(device, name="", memory_bytes=0)
 
 
-def stages(plan: Plan, count: int, devices: Sequence[Device], time: Time = task_us) -> tuple[Stage, ...]:
-    """The model in `count` consecutive stages, stage k on device k mod len(devices), the longest as short as can be."""
-    prices, regions = Prices(plan, time), plan.regions
+def stages(
+    plan: Plan, count: int, devices: Sequence[Device], time: Time = task_us, parts: int = 0
+) -> tuple[Stage, ...]:
+    """The model in `count` consecutive stages, stage k on device k mod len(devices), the longest as short as can be.
+
+    They cost what one of `parts` microbatches costs (0: as many as the plan has).
+    """
+    prices, regions, many = Prices(plan, time), plan.regions, parts or plan.schedule.microbatches
     on = [kind_of(devices[k % len(devices)]) for k in range(count)]
-    table = {d: [prices.of(r, d) for r in regions] for d in dict.fromkeys(on)}
+    table = {d: [prices.of(r, d, many) for r in regions] for d in dict.fromkeys(on)}
     cuts = _cuts([[p.total_us for p in table[d]] for d in on], len(table) == 1)
     crossing = _crossing(plan, cuts)
     copies = 2 + STATE.get(plan.training.optimizer, 2)
     made = []
     for k, (begin, end) in enumerate(pairwise(cuts)):
-        mine, parts = table[on[k]][begin:end], regions[begin:end]
-        weights = sum(weight_bytes(r) for r in parts if r.learns)
-        kept = sum(r.saved_bytes + r.z_bytes * (1 + r.tail) + sum(r.output_bytes or (r.z_bytes,)) for r in parts)
+        mine, here = table[on[k]][begin:end], regions[begin:end]
+        weights = sum(weight_bytes(r) for r in here if r.learns)
+        kept = sum(r.saved_bytes + r.z_bytes * (1 + r.tail) + sum(r.output_bytes or (r.z_bytes,)) for r in here)
         arriving = crossing[k - 1] if k else 0
         made.append(Stage(
             forward_us=sum(p.forward_us for p in mine) + (prices.loss_us if k == count - 1 else 0.0),
             input_us=sum(p.input_us for p in mine),
             weight_us=sum(p.weight_us for p in mine),
             backward_us=sum(p.both_us for p in mine),
-            activation_bytes=(kept + arriving) / prices.parts,
-            message_bytes=crossing[k] / prices.parts,
-            static_bytes=weights * copies + sum(weight_bytes(r) for r in parts if not r.learns),
+            activation_bytes=(kept + arriving) / many,
+            message_bytes=crossing[k] / many,
+            static_bytes=weights * copies + sum(weight_bytes(r) for r in here if not r.learns),
             gradient_bytes=weights,
         ))  # fmt: skip
     return tuple(made)

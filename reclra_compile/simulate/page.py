@@ -10,8 +10,10 @@ from reclra_compile.view.label import xml
 from reclra_compile.view.palette import DARK, LIGHT
 
 
-def page(title: str, hint: str, rules: str, svg: str, data: str, script_name: str) -> str:
-    """A page around `svg`: `data` (JSON of numbers) is what the script reads, `rules` colours the picture."""
+def page(title: str, hint: str, rules: str, svg: str, data: str, script_name: str, below: str = "") -> str:
+    """A page around `svg`: `data` (JSON of numbers) is what the script reads, `rules` colours the picture, and `below`
+    (HTML) stands under it.
+    """
     script = _asset(f"{script_name}.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # the policy lets this script run and nothing else, so that a name can never become code
@@ -40,6 +42,7 @@ def page(title: str, hint: str, rules: str, svg: str, data: str, script_name: st
 <main class="stage" id="stage">
 {svg}
 </main>
+{below}
 <script type="application/json" id="data">{data}</script>
 <script>{script}</script>
 </body>

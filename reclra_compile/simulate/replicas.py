@@ -19,27 +19,28 @@ class Replicas:
     peak_bytes: float
 
 
-def data_parallel(
-    stages: Sequence[Stage], devices: int, microbatches: int, link: Link | None = None
-) -> Replicas:
-    """`microbatches` shared out among `devices`; the stages' gradients go round a ring while the rest is computed.
+def rounds_of(devices: int, microbatches: int) -> int:
+    """How many parts each device's share of the batch is cut into: none is larger than a microbatch."""
+    return -(-microbatches // devices)
 
-    A ring all-reduce of b bytes among P devices sends 2 (P − 1) ÷ P · b from each and takes 2 (P − 1) hops. A share of
-    less than one microbatch takes less time and memory in proportion.
+
+def data_parallel(stages: Sequence[Stage], devices: int, rounds: int, link: Link | None = None) -> Replicas:
+    """`rounds` parts of the batch on each of `devices`; of the last one, the stages' gradients go round a ring while
+    the rest is computed.
+
+    `stages` cost what one such part costs. A ring all-reduce of b bytes among P devices sends 2 (P − 1) ÷ P · b from
+    each and takes 2 (P − 1) hops.
     """
     link = link or Link()
-    share = microbatches / devices
-    rounds = max(1, round(share))
-    scale = share / rounds
     build = Builder()
-    before = (rounds - 1) * scale * sum(s.forward_us + s.both_us for s in stages)
-    nodes = [build.node(0, before + scale * sum(s.forward_us for s in stages), name="forward")]
+    before = (rounds - 1) * sum(s.forward_us + s.both_us for s in stages)
+    nodes = [build.node(0, before + sum(s.forward_us for s in stages), name="forward")]
     for k in reversed(range(len(stages))):
-        nodes.append(build.node(0, scale * stages[k].both_us, name=f"B{k}"))
+        nodes.append(build.node(0, stages[k].both_us, name=f"B{k}"))
         sent = 2 * (devices - 1) / devices * stages[k].gradient_bytes
         if devices > 1 and sent:
             ring = build.node(1, link.occupied_us(sent) + 2 * (devices - 1) * link.latency_us, name=f"sum {k}")
             build.edge(nodes[-1], ring)
     pattern = build.pattern(2)
-    kept = sum(s.static_bytes + scale * s.activation_bytes for s in stages)
+    kept = sum(s.static_bytes + s.activation_bytes for s in stages)
     return Replicas(run(pattern, 1).makespan_us, float(pattern.work()[0]), kept)

@@ -9,7 +9,7 @@ from reclra_compile.ir import Plan
 from reclra_compile.placement.times import task_us
 from reclra_compile.simulate.costs import Time
 from reclra_compile.simulate.load import Load, load_of
-from reclra_compile.simulate.replicas import data_parallel
+from reclra_compile.simulate.replicas import data_parallel, rounds_of
 from reclra_compile.simulate.rivals import interleaved, pipeline
 from reclra_compile.simulate.stages import Link
 from reclra_compile.simulate.wired import depth_one, depth_two, grouped
@@ -84,21 +84,27 @@ def points(
     grid = grid or Grid()
     share = max(1, round(plan.batch / plan.schedule.microbatches))
     load = load_of(plan, share, 1, time=time)
-    for p in grid.devices:
-        yield from _place("devices", load, p, p, share * p)
-        tick()
-    for m in grid.microbatches:
-        yield from _place("microbatches", load, grid.base, m, share * m)
-        tick()
-    for rate in grid.links:
-        linked = replace(load, link=Link(rate, load.link.latency_us))
-        yield from _place("links", linked, grid.base, grid.base, share * grid.base)
+
+    def replica(p: int, m: int, batch: int) -> Load:
+        return load_of(plan, batch, p * rounds_of(p, m), time=time)
+
+    def places() -> Iterator[tuple[str, int, int, Link]]:
+        """Panel, devices, microbatches, link."""
+        yield from (("devices", p, p, load.link) for p in grid.devices)
+        yield from (("microbatches", grid.base, m, load.link) for m in grid.microbatches)
+        yield from (("links", grid.base, grid.base, Link(rate, load.link.latency_us)) for rate in grid.links)
+
+    for panel, p, m, link in places():
+        one, own = replace(load, link=link), replace(replica(p, m, share * m), link=link)
+        made = (_point(panel, name, one, own, p, m, share * m) for name in NAMES)
+        yield from (point for point in made if point)
         tick()
     for batch in grid.batches:
         loads = {m: load_of(plan, batch, m, time=time) for m in grid.parts if m <= batch}
         alone = min(m * (one.forward_us + one.both_us) for m, one in loads.items())
+        replicas = {m: replica(grid.base, m, batch) for m in loads}
         for name in NAMES:
-            made = [_point("batch", name, one, grid.base, m, batch) for m, one in loads.items()]
+            made = (_point("batch", name, one, replicas[m], grid.base, m, batch) for m, one in loads.items())
             best = min((p for p in made if p), key=lambda p: p.row_us, default=None)
             if best:
                 yield replace(best, speed=alone / (best.row_us * grid.base))
@@ -130,15 +136,10 @@ def break_evens(
             tick()
 
 
-def _place(panel: str, load: Load, devices: int, microbatches: int, batch: int) -> Iterator[Point]:
-    for name in NAMES:
-        point = _point(panel, name, load, devices, microbatches, batch)
-        if point:
-            yield point
-
-
-def _point(panel: str, name: str, load: Load, devices: int, microbatches: int, batch: int) -> Point | None:
-    found = measured(name, load, devices, microbatches)
+def _point(
+    panel: str, name: str, load: Load, replica: Load, devices: int, microbatches: int, batch: int
+) -> Point | None:
+    found = measured(name, load, devices, microbatches, replica)
     if found is None:
         return None
     step, row, peak = found
@@ -147,14 +148,20 @@ def _point(panel: str, name: str, load: Load, devices: int, microbatches: int, b
                  alone / (row * devices) if row else 1.0)  # fmt: skip
 
 
-def measured(name: str, load: Load, devices: int, microbatches: int) -> tuple[float, float, float] | None:
-    """A step alone, a step in a row (µs), and peak bytes of a schedule on equal parts; None where it does not exist."""
+def measured(
+    name: str, load: Load, devices: int, microbatches: int, replica: Load | None = None
+) -> tuple[float, float, float] | None:
+    """A step alone, a step in a row (µs), and peak bytes of a schedule on equal parts; None where it does not exist.
+
+    `replica` is the load of one of data parallel's parts of the batch, where it is smaller than a microbatch.
+    """
     if name in OURS:
         wired = OURS[name](load, devices, microbatches)
         step = wired.step_us()
         return step, step, wired.peak_bytes()
     if name == "data_parallel":
-        tried = [data_parallel((load.stage(b),) * b, devices, microbatches, load.link) for b in (1, 4, 16, 64)]
+        one, rounds = replica or load, rounds_of(devices, microbatches)
+        tried = [data_parallel((one.stage(b),) * b, devices, rounds, load.link) for b in (1, 4, 16, 64)]
         best = min(tried, key=lambda r: r.step_us)
         return best.step_us, best.step_us, best.peak_bytes
     links = (load.link,) * devices
