@@ -12,7 +12,7 @@ from reclra_compile.auto.cost import Kernels, Problem, Rates, Rung, counted, lev
 from reclra_compile.auto.relays import Found, search
 from reclra_compile.spec.maps import CELLS
 
-RANKS = (128, 64, 32, 16, 8, 4, 2, 1)  #: ranks that pathways between vectors get where dense ones do not fit the memory asked for
+RANKS = (128, 64, 32, 16, 8, 4, 2, 1)  #: ranks between vectors where dense matrices do not fit the memory
 
 
 @dataclass(frozen=True, slots=True)

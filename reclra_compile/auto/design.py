@@ -11,10 +11,17 @@ from reclra_compile.auto.choose import Choice, choices
 from reclra_compile.auto.cost import Kernels, Rates, rates_of
 from reclra_compile.auto.entries import entries_of, relays_of, waves_of
 from reclra_compile.auto.report import Alternative, Report, amount, byte_text
-from reclra_compile.auto.settings import asked_of, base_of, machine_for, sections_of, with_regions
+from reclra_compile.auto.settings import (
+    asked_of,
+    base_of,
+    devices_of,
+    machine_for,
+    sections_of,
+    with_regions,
+)
 from reclra_compile.auto.write import Entry, sources, yaml_text
 from reclra_compile.errors import Fault, WiringError
-from reclra_compile.ir import Device, Region
+from reclra_compile.ir import Region
 from reclra_compile.machine import Machine
 from reclra_compile.spec.automatic import AutoSpec
 from reclra_compile.spec.divide import Part
@@ -61,7 +68,7 @@ def design(loaded: Loaded, model: Model, divide_as: Divide, machine: Machine) ->
     spec = asked_of(loaded)
     assert spec is not None
     machine = machine_for(loaded, spec, machine)
-    devices = machine.named(model.dtype) if machine.devices is not None else (Device(),)
+    devices = devices_of(machine, model.dtype)
     asked = with_regions(loaded, spec, model.layers, model.output, len(devices))
     graph = _graph(*divide_as(asked), model.output)
     joined = any(r.layers for r in graph.regions.values())

@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from reclra_compile.auto.write import plain
-from reclra_compile.ir import Region
+from reclra_compile.cost.files import is_measured, read_measured
+from reclra_compile.cost.measured import KIND as MEASURED
+from reclra_compile.ir import Device, Region
 from reclra_compile.machine import Machine
+from reclra_compile.placement.devices import parse_devices
 from reclra_compile.spec.automatic import DEVICES, AutoSpec
 from reclra_compile.spec.blocks import blocks
 from reclra_compile.spec.load import Loaded, load_wiring
@@ -33,6 +36,18 @@ def machine_for(loaded: Loaded, spec: AutoSpec, machine: Machine) -> Machine:
     )
     whole = said.over(loaded)
     return replace(said, devices=whole.devices, microbatches=whole.microbatches)
+
+
+def devices_of(machine: Machine, dtype: str) -> tuple[Device, ...]:
+    """The devices that relays are chosen for: of a measured profile its fitted rates, without any the model's FLOPs."""
+    if machine.devices is None and machine.profile is None:
+        return (Device(),)
+    asked = 1 if machine.devices is None else machine.devices
+    if machine.profile == MEASURED:  # its times are those of a plan, which is not made yet
+        return replace(machine, profile=None).named(dtype)
+    if machine.profile is not None and isinstance(asked, int | str) and is_measured(machine.profile):
+        return parse_devices(asked, read_measured(machine.profile).device, dtype, machine.memory)
+    return replace(machine, devices=asked).named(dtype)
 
 
 def with_regions(loaded: Loaded, spec: AutoSpec, layers: Sequence[Region], output: str, devices: int) -> Loaded:
