@@ -465,3 +465,11 @@ def test_numbers_are_short() -> None:
         "–", "0", "1.23", "1234", "12345", "1.2e-4", "inf",
     ]  # fmt: skip
     assert len(row(RegionFacts("r"))) == len(COLUMNS)
+
+
+def test_a_wiring_for_devices_is_diagnosed_on_one(folder: Path) -> None:
+    wiring = yaml.safe_load(shipped()["depth1"].read_text(encoding="utf-8"))
+    Path("one.yaml").write_text(yaml.safe_dump(wiring))
+    Path("two.yaml").write_text(yaml.safe_dump({**wiring, "schedule": {"devices": 2, "microbatches": 4}}))
+    one, two = (diagnose("-w", f"{name}.yaml", "--steps", "2", "--json") for name in ("one", "two"))
+    assert (one.exit_code, one.stdout) == (0, two.stdout)

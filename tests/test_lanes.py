@@ -401,3 +401,35 @@ def test_plans_of_devices_run_from_their_text() -> None:
     found = after_step(rc.compile(other, inputs, plan=Plan.parse(str(program.plan))), inputs, y)
     assert [n for n, g in expected.items() if not torch.equal(g, found[n])] == []
     assert {base(v) for t in program.plan.tasks if t.kind == "P" for v in t.writes}
+
+
+def alternating(names: list[str]) -> dict[str, int]:
+    return {name: k % 2 for k, name in enumerate(names)}
+
+
+def test_what_passes_by_is_seen_on_every_device() -> None:
+    """Regions take turns on two devices, so that each value is read from a copy."""
+    module, inputs, y = made("mlp")
+    program = rc.compile(module, inputs, "backprop", devices=2, placement=alternating(["fc1", "fc2", "fc3", "fc4"]))
+    z: dict[str, Tensor] = {}
+
+    def after(task: Any, read: Any) -> None:
+        if task.kind == "F":
+            assert all(isinstance(read(base(v)), Tensor) for v in task.reads)
+            z[task.subject] = read(f"z.{task.subject}")
+
+    program.observe(*inputs, y, before=lambda task, read: None, after=after)
+    x = inputs[0]
+    for name in ("fc1", "fc2", "fc3", "fc4", "fc5"):
+        x = torch.relu(module.get_submodule(name)(x))
+        assert torch.allclose(z[name], x, rtol=1e-10, atol=1e-12)
+
+
+def test_the_first_region_that_is_not_finite_is_named_on_any_device() -> None:
+    module, inputs, _ = made("mlp")
+    program = rc.compile(module, inputs, "depth2", devices=2, placement=alternating(["fc1", "fc2", "fc3", "fc4"]))
+    assert program.first_non_finite(*inputs) is None
+    with torch.no_grad():
+        module.fc3.weight.fill_(1e300)
+        module.fc4.weight.fill_(1e300)
+    assert program.first_non_finite(*inputs) == "fc4"  # its output overflows, its weights do not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -59,6 +60,7 @@ def diagnose(**options: Any) -> str | None:
     from reclra_compile.cli.train_setup import set_up
     from reclra_compile.diagnose.advice import findings
     from reclra_compile.diagnose.draw import check_picture, write_diagnosis
+    from reclra_compile.diagnose.gather import gathered
     from reclra_compile.diagnose.run import STEPS, diagnose
 
     if options["out"]:
@@ -67,8 +69,11 @@ def diagnose(**options: Any) -> str | None:
         torch.set_num_threads(options["threads"])
     steps = options["steps"] or (None if options["epochs"] else STEPS)
     setup = set_up({**_defaults_of_train(options["model"]), **options})
+    member = setup.members[0]
+    if (plan := gathered(setup.plans[member.label])) != setup.plans[member.label]:  # the wiring asks for devices
+        member = replace(member, wiring=None, plan=plan)
     with _Progress(options["as_json"]) as progress:
-        diagnosis = diagnose(setup.job, setup.members[0], steps, progress.step)
+        diagnosis = diagnose(setup.job, member, steps, progress.step)
     found = findings(diagnosis)
     if options["out"]:
         write_diagnosis(diagnosis, found, options["out"])

@@ -54,7 +54,7 @@ class Program:
         self._inputs = [linked.slot(name) for name, _, _ in plan.inputs]
         self._y, self._loss = linked.slot("y"), linked.slot("loss")
         self._steps = [build(task, linked) for task in plan.tasks]
-        linked.slot.device = 0
+        linked.slot.device = None
         self._sequence = interleaved(plan)
         self._passes = [task.kind in "FL" or task.wave < 0 for task in plan.tasks]
         self._after_loss = 1 + next(k for k, task in enumerate(plan.tasks) if task.kind == "L")
@@ -120,14 +120,16 @@ class Program:
     def observe(self, *batch: Any, before: OnTask, after: OnTask) -> Tensor:
         """One `step` that calls `before(task, read)` and `after(task, read)` around each task.
 
-        `read(name)` gives the value of that name in the plan where it is live, None elsewhere.
+        `read(name)` gives the value of that name in the plan, as the task sees it on its device, where it is live, and
+        None elsewhere.
         """
         plain, slot = self._steps, self._linked.slot
 
         def watched(task: Task, run: Step) -> Step:
             def around(v: Slots) -> None:
                 def read(name: str) -> Any:
-                    return v[slot(name)] if slot(name) < len(v) else None
+                    k = slot.on(task.device, name)
+                    return v[k] if k < len(v) else None
 
                 before(task, read)
                 run(v)

@@ -84,16 +84,23 @@ def buffers_aside(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 class SlotMap:
-    """Numbers for value names; slot 0 holds the StepState. On a `device`, a value that was sent there is its copy."""
+    """Numbers for value names; slot 0 holds the StepState.
+
+    While a task of some `device` is built, a value that was sent there is its copy; None takes names as they are.
+    """
 
     def __init__(self, copies: frozenset[str] = frozenset()) -> None:
         self._index: dict[str, int] = {}
-        self.copies, self.device = copies, 0
+        self.copies = copies
+        self.device: int | None = None
 
     def __call__(self, name: str) -> int:
-        if self.copies and f"{name}|{self.device}" in self.copies:
-            name = f"{name}|{self.device}"
-        return self._index.setdefault(name, len(self._index) + 1)
+        return self.on(self.device, name)
+
+    def on(self, device: int | None, name: str) -> int:
+        """The slot of the value `name` as a task on `device` sees it."""
+        copy = f"{name}|{device}"
+        return self._index.setdefault(copy if copy in self.copies else name, len(self._index) + 1)
 
     def __len__(self) -> int:
         return len(self._index) + 1
