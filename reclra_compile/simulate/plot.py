@@ -185,13 +185,16 @@ def _legend() -> str:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    if last - first < 4:  # few powers of ten: 2 and 5 of each as well
+        fine = [m * 10.0**k for k in range(first, last + 1) for m in (1, 2, 5)]
+        return [t for t in fine if low <= t <= high]
     every = max(1, math.ceil((last - first) / 6))
     return [t for k in range(first, last + 1, every) if low * (1 - 1e-9) <= (t := 10.0**k) <= high * (1 + 1e-9)]
 
 
 def _tick(v: float) -> str:
-    if v >= 1e4 or v < 0.01:
-        return f"1e{round(math.log10(v))}"
+    if v >= 1e5 or v < 0.01:
+        return f"{v:.0e}".replace("e+0", "e").replace("e+", "e")
     return f"{v:g}"
 
 

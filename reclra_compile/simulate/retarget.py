@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reclra_compile.arrange import arrange
+from reclra_compile.cost.lookup import priced
+from reclra_compile.cost.measured import Time
 from reclra_compile.errors import Fault, PlanError
-from reclra_compile.ir import Plan, Region
+from reclra_compile.ir import Device, Plan, Region
 from reclra_compile.machine import Machine
+from reclra_compile.placement.times import task_us
 
 
 def retargeted(plan: Plan, machine: Machine, batch: int | None = None) -> Plan:
@@ -25,19 +28,17 @@ def retargeted(plan: Plan, machine: Machine, batch: int | None = None) -> Plan:
     if batch is not None and batch != plan.batch:
         plan = rebatched(plan, batch)
     said = plan.schedule
-    devices = plan.devices
+    machine = replace(
+        machine,
+        microbatches=machine.microbatches or said.microbatches,
+        staleness=said.staleness if machine.staleness is None else machine.staleness,
+    )
+    devices: tuple[Device, ...] = plan.devices
+    time: Time = task_us
     if machine.devices is not None or machine.profile or machine.memory is not None:
         count = machine.devices if machine.devices is not None else len(devices)
-        devices = replace(machine, devices=count).named(_dtype(plan))
-    return arrange(
-        plan,
-        devices,
-        replace(
-            machine,
-            microbatches=machine.microbatches or said.microbatches,
-            staleness=said.staleness if machine.staleness is None else machine.staleness,
-        ),
-    )
+        plan, devices, time = priced(plan, replace(machine, devices=count), _dtype(plan))
+    return arrange(plan, devices, machine, time)
 
 
 def _dtype(plan: Plan) -> str:
