@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from reclra_compile.arrange import arrange
 from reclra_compile.cost.lookup import priced
-from reclra_compile.cost.measured import Time
-from reclra_compile.errors import Fault, PlanError
-from reclra_compile.ir import Device, Plan, Region
+from reclra_compile.cost.measured import KIND, Time
+from reclra_compile.errors import CostError, Fault, PlanError
+from reclra_compile.ir import Plan, Region
 from reclra_compile.machine import Machine
 from reclra_compile.placement.times import task_us
 
@@ -16,7 +17,8 @@ from reclra_compile.placement.times import task_us
 def retargeted(plan: Plan, machine: Machine, batch: int | None = None) -> Plan:
     """`plan` as it is where nothing is asked for, and otherwise arranged anew; what is not asked for stays.
 
-    Raises PlanError (S003) where there is no time to simulate, and PlacementError where it cannot be placed.
+    Raises PlanError (S003) where there is no time to simulate, PlacementError where it cannot be placed, and CostError
+    where the times asked for were not measured.
     """
     if not machine.asked and batch in (None, plan.batch):
         if any(t.us for t in plan.tasks):
@@ -33,12 +35,20 @@ def retargeted(plan: Plan, machine: Machine, batch: int | None = None) -> Plan:
         microbatches=machine.microbatches or said.microbatches,
         staleness=said.staleness if machine.staleness is None else machine.staleness,
     )
-    devices: tuple[Device, ...] = plan.devices
-    time: Time = task_us
-    if machine.devices is not None or machine.profile or machine.memory is not None:
-        count = machine.devices if machine.devices is not None else len(devices)
-        plan, devices, time = priced(plan, replace(machine, devices=count), _dtype(plan))
+    if machine.devices is None and machine.memory is None and not machine.profile:
+        return arrange(plan, plan.devices, machine, _time(plan, machine))
+    count = machine.devices if machine.devices is not None else len(plan.devices)
+    plan, devices, time = priced(plan, replace(machine, devices=count), _dtype(plan))
     return arrange(plan, devices, machine, time)
+
+
+def _time(plan: Plan, machine: Machine) -> Time:
+    """What the plan's own devices take: as measured where they were, and the measured times are still there."""
+    if any(d.kind == KIND for d in plan.devices):
+        asked = replace(machine, devices=len(plan.devices), profile=KIND)
+        with suppress(CostError):
+            return priced(plan, asked, _dtype(plan))[2]
+    return task_us
 
 
 def _dtype(plan: Plan) -> str:
