@@ -12,6 +12,7 @@ from click_default_group import DefaultGroup
 from reclra_compile import __version__
 from reclra_compile.cli.compile_command import compile_
 from reclra_compile.cli.diagnose_command import diagnose
+from reclra_compile.cli.profile_command import profile
 from reclra_compile.cli.regions_command import regions
 from reclra_compile.cli.reproduce_command import reproduce
 from reclra_compile.cli.search_command import search
@@ -28,6 +29,7 @@ Examples:
   reclra-compile train model.py --compare backprop
   reclra-compile regions model.py --granularity block
   reclra-compile diagnose model.py -w depth1     what hinders it from learning
+  reclra-compile profile model.py -w depth1      what its regions take on this machine
   reclra-compile wirings                         what can follow --wiring
   reclra-compile check my.yaml model.py          every fault of a wiring at once
   reclra-compile train --help                    data, settings, seeds, resuming
@@ -83,7 +85,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compile_, train, diagnose, regions, check, wirings, schema, reproduce, search, simulate):
+for _command in (compile_, train, diagnose, regions, profile, check, wirings, schema, reproduce, search, simulate):
     main.add_command(_command)
 
 if __name__ == "__main__":

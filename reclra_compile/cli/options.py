@@ -55,7 +55,7 @@ def device_profile_option(command: F) -> F:
     """--device-profile: the rates and memory of devices that name none."""
     return click.option(
         "--device-profile", metavar="NAME|FILE",
-        help="rates and memory of the devices: cpu, a100, h100, h200, any (no limits), or a file",
+        help="rates and memory of the devices: cpu, a100, h100, h200, any (no limits), measured, or a file",
     )(command)  # fmt: skip
 
 

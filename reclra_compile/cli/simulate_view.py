@@ -39,7 +39,8 @@ def carry_out(file: str, options: dict[str, Any]) -> str | None:
     machine, names, given = Machine(), tuple[str, ...](), None
     with faults.collected():
         machine = machine_of(options)
-        machine.named("float32")  # what is wrong with them is said together with all else
+        if machine.profile != "measured":
+            machine.named("float32")  # what is wrong with them is said together with all else
     with faults.collected():
         names = names_of(options["compare"]) if options["compare"] else ()
     with faults.collected():

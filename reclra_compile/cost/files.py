@@ -217,5 +217,5 @@ def check_of(measured: Measured, plan: Plan, file: str | os.PathLike[str]) -> No
 
 def _nothing(plan: Plan, others: bool) -> Fault:
     message = f"no times of {plan.model} with wiring '{plan.name}' were measured on this machine"
-    more = "; it was with other wirings, or changed since" if others else ""
+    more = "; there are times of other wirings, or of this one before it was changed" if others else ""
     return Fault("C005", message + more, fix=f"run `reclra-compile profile MODEL --wiring {plan.name}` first")

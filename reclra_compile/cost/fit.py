@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from reclra_compile.ir import Device
 
 _POINTS = 13  #: per rate and pass of the search
-_PASSES = 6  #: each looks at a third of the range before, around the best point
+_PASSES = 10  #: each looks at half of the range before, around the best point
 _DECADES = 2.0  #: up and down from the first guess
-_TOWARDS_GUESS = 1e-4  #: weight of staying near the guess, which decides where the samples do not
+_TOWARDS_GUESS = 1e-6  #: weight of staying near the guess, which decides where the samples do not
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def fitted(samples: Sequence[Sample], guess: Device) -> Device:
     best, width = start, _DECADES * math.log(10)
     for _ in range(_PASSES):
         best = _best_of(best, width, start, flops, moved, us)
-        width /= 3
+        width /= 2
     rate, bandwidth, task_us = (float(x) for x in np.exp(best))
     scale = float(us.sum() / _predicted(np.exp(best)[None, :], flops, moved).sum())
     return replace(guess, flops_per_s=rate / scale, bytes_per_s=bandwidth / scale, task_us=task_us * scale)

@@ -12,7 +12,7 @@ from reclra_compile.cost.fit import Line
 from reclra_compile.ir import Device, Plan, Task
 from reclra_compile.placement.times import task_us
 
-KIND = "measured"  #: `Device.kind` of a device whose rates were fitted
+KIND = "measured"  #: `Device.kind` of a device whose rates were fitted, and the profile that asks for it
 Time = Callable[[Task, Device, int], float]
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pydantic_core import PydanticCustomError
 
+from reclra_compile.cost.measured import KIND
 from reclra_compile.errors import Fault, PlacementError
 from reclra_compile.ir import Device
 from reclra_compile.placement.profiles import ANY, GPU, PEAKS, PRESETS, preset, profile_hint, read_profile
@@ -78,6 +79,9 @@ def _is_file(text: str) -> bool:
 def _profile(profile: str | Device | None, dtype: str) -> tuple[Device, ...]:
     if profile is None or isinstance(profile, Device):
         return () if profile is None else (profile,)
+    if profile == KIND:
+        raise PlacementError(Fault("N002", "measured times belong to one model, and are read where it is planned",
+                                   fix="plan with `reclra-compile MODEL --device-profile measured --out PLAN` first"))
     return read_profile(profile, dtype) if _is_file(profile) else (preset(profile, dtype),)
 
 

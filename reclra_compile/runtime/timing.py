@@ -23,8 +23,8 @@ SHORT_S, MOST = 0.02, 20  #: shorter steps are repeated in a round up to this ti
 class Timing:
     """One program and batch: microseconds of whole steps as they are run, and of each task in steps that are watched.
 
-    `rest` adds up, over all tasks, to the step's time: what lies between tasks belongs to the one that follows, what
-    frees values to the one before, and updates that wait for the end of the step share it by their FLOPs.
+    The tasks' times add up to the step's: what lies between two tasks belongs to the later one, what frees values to
+    the one before, and updates that wait for the end of the step share what is left there by their FLOPs.
     """
 
     program: Program
@@ -51,6 +51,11 @@ class Timing:
             self.steps.append(self._plain())
             for name, us in self._watched().items():
                 self.tasks[name].append(us)
+
+    def clear(self) -> None:
+        """Forget the rounds so far."""
+        self.steps.clear()
+        self.tasks.clear()
 
     def step_us(self) -> float:
         """The median step."""

@@ -15,11 +15,10 @@ from reclra_compile.arrange import arrange
 from reclra_compile.compiler import ExampleInputs, WiringSource, compile, precision
 from reclra_compile.cost.fit import Line, Sample, fitted, line_through
 from reclra_compile.cost.measured import KIND, Measured, TaskTime, host, work_of
-from reclra_compile.cost.stand_in import rows
-from reclra_compile.errors import TrainingError
 from reclra_compile.ir import Device
 from reclra_compile.machine import Machine
 from reclra_compile.placement.profiles import GPU, MEMORY_SHARE, preset
+from reclra_compile.profile.stand_in import rows
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program
 from reclra_compile.runtime.timing import Clock, Timing
@@ -46,13 +45,13 @@ class Bench:
         self.apart = {n: Timing(cut, _first(batch, 2 * n), now) for n in halves if cut is not None}
 
     def warm_up(self, rounds: int = WARM_UP) -> None:
-        """Steps that do not count; raises TrainingError where even the whole batch cannot be run."""
+        """Steps that do not count; raises what the model does where even the whole batch cannot be run."""
         with undisturbed(self.program.model):
             for timings, least in ((self.alone, self.count), (self.apart, 0)):
                 for n in list(timings):
                     try:
                         timings[n].warm_up(rounds)
-                    except TrainingError:
+                    except Exception:  # fixed batches, normalisation over one sample, …: the model's own code decides
                         if n == least:
                             raise
                         del timings[n]
@@ -62,6 +61,11 @@ class Bench:
         with undisturbed(self.program.model):
             for timing in (*self.alone.values(), *self.apart.values()):
                 timing.round()
+
+    def clear(self) -> None:
+        """Forget the rounds so far."""
+        for timing in (*self.alone.values(), *self.apart.values()):
+            timing.clear()
 
     def measured(self, device: torch.device) -> Measured:
         """The times so far, and the rates that they come to."""

@@ -1,0 +1,1 @@
+"""Time a model's tasks on this machine, in real steps."""
