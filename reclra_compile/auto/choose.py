@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reclra_compile.auto.ask import Ask
-from reclra_compile.auto.cost import Kernels, Problem, Rates, Rung, counted, levels, problem
+from reclra_compile.auto.cost import FORBIDDEN, Kernels, Problem, Rates, Rung, counted, levels, problem
 from reclra_compile.auto.relays import Found, search
 from reclra_compile.spec.maps import CELLS
 
@@ -48,22 +49,35 @@ def choices(kernels: Kernels, rates: Rates, cells: int, asks: Sequence[Ask]) -> 
     """
     made: list[Choice | None] = [None] * len(asks)
     rungs = _rungs(kernels, cells)
-    before: Problem | None = None
-    for k, rung in enumerate(rungs):
-        p = problem(kernels, rates, rung)
-        if k == len(rungs) - 1 and kernels.memory is None:
-            p = replace(p, limit=0)  # what nobody asked for is no limit: the coarsest kernels are the answer
-        if before is not None and _same(p, before):
+    built: dict[int, Problem] = {}
+
+    def at(k: int) -> Problem:
+        if k not in built:
+            p = problem(kernels, rates, rungs[k])
+            # what nobody asked for is no limit: then the coarsest kernels are the answer
+            built[k] = replace(p, limit=0) if k == len(rungs) - 1 and kernels.memory is None else p
+        return built[k]
+
+    # coarser kernels take fewer bytes: below the first rung at which the leanest sources fit, none do
+    first = bisect.bisect_left(range(len(rungs) - 1), True, key=lambda k: _may_fit(at(k)))
+    for k in range(first, len(rungs)):
+        p = at(k)
+        if k > first and _same(p, at(k - 1)):
             continue
-        before = p
         for j, ask in enumerate(asks):
             old = made[j]
             if old is None or not old.found.fits:
                 found = search(p, ask)
-                made[j] = None if found is None else Choice(ask, p, found, rung, k)
+                made[j] = None if found is None else Choice(ask, p, found, rungs[k], k)
         if all(c is None or c.found.fits for c in made):
             break
     return made
+
+
+def _may_fit(p: Problem) -> bool:
+    """False where even the sources with the smallest synapses exceed the budget."""
+    least = np.where(p.job < FORBIDDEN, p.counted, np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)
+    return not p.limit or int(least.sum()) <= p.limit
 
 
 def _rungs(kernels: Kernels, cells: int) -> list[Rung]:

@@ -34,7 +34,7 @@ def _descended(
     problem: Problem, ask: Ask, relays: frozenset[int], sources: list[int], best: Rank, effort: Effort
 ) -> Rank:
     """Change one of `sources` at a time while that is better; the rank in the end."""
-    start, most, improved = effort.evaluations, MOST // problem.output, True
+    start, most, improved = effort.evaluations, MOST // max(1, problem.output), True
     while improved:
         improved = False
         for i in range(problem.output):

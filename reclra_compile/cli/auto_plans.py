@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,8 +52,14 @@ def planned(
         rows += _others(ground, found, loaded, unreached, made.machine, made.report, runs)
     else:
         rows += [a for a in made.report.alternatives if not a.chosen]
-    rows.sort(key=lambda a: (a.label.startswith("backprop"), not a.label.startswith("depth"), a.label))
+    rows.sort(key=_order)
     return Planned(plan, made.text, replace(made.report, alternatives=tuple(rows)))
+
+
+def _order(a: Alternative) -> tuple[int, int]:
+    """Depths, then groups, then backpropagation."""
+    kind, *number = a.label.split(",")[0].split()
+    return ("depth", "groups", "backprop").index(kind), int(number[0]) if number else 0
 
 
 def loaded_source(loaded: Loaded) -> WiringSource:
@@ -73,14 +80,19 @@ def _others(
     spec = asked_of(loaded)
     assert spec is not None
     for other in _requests(ground, found, report):
+        count = other.get("groups", report.devices)
+        on = machine if count >= report.devices else _fewer(machine, count)
+        if on is None:
+            continue
         said = {**other, "synapse_memory": None if "groups" in other else spec.synapse_memory}
         wiring = loaded.wiring.model_copy(update={"auto": spec.model_validate({k: v for k, v in said.items() if v})})
         try:
-            made = designed(ground, found, replace(loaded, wiring=wiring), machine)
+            made = designed(ground, found, replace(loaded, wiring=wiring), on)
             plan, _ = make_plan(ground, found, loaded_source(made.loaded), None, unreached, made.machine)
         except ReclraError:
             continue
-        alternative = replace(_chosen(made.report), chosen=False)
+        note = f"on {count} devices" if on is not machine else ""
+        alternative = replace(_chosen(made.report), chosen=False, note=note)
         if alternative.label not in {a.label for a in report.alternatives if a.chosen}:
             yield _measured(alternative, plan, runs)
     try:
@@ -88,6 +100,12 @@ def _others(
     except ReclraError:
         return
     yield _measured(Alternative("backprop", len(plan.waves) - 1, None, 0), plan, runs)
+
+
+def _fewer(machine: Machine, count: int) -> Machine | None:
+    """The machine with `count` devices of the same kind; None where its devices are listed one by one."""
+    same = re.fullmatch(r"(?:([A-Za-z_][\w.-]*):)?\d+", str(machine.devices).strip())
+    return replace(machine, devices=f"{same[1]}:{count}" if same[1] else count) if same else None
 
 
 def _requests(ground: Ground, found: tuple[Cut, ...], report: Report) -> list[dict[str, int]]:
