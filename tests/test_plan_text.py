@@ -53,7 +53,8 @@ def record(cls: type[Any], least: int = 0, **fields: st.SearchStrategy[Any]) -> 
 
 regions = record(
     Region, 1, name=words, op=words, phi=words, inputs=names, outputs=names, shape=sizes, parameters=names,
-    parameter_count=whole, weight_count=whole, forward_bytes=whole, output_bytes=sizes, z_bytes=whole, tail=st.booleans(), batched=st.booleans(), source=words,
+    parameter_count=whole, weight_count=whole, forward_bytes=whole, output_bytes=sizes, z_bytes=whole,
+    tail=st.booleans(), batched=st.booleans(), source=words,
 )  # fmt: skip
 targets = record(
     Target, region=words, rule=words, beta=floats, normalize=st.booleans(), kappa=floats, p=whole, q=whole, phi=words,
