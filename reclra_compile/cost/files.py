@@ -25,7 +25,7 @@ CODES = {
     "C001": "a file of measured times cannot be read",
     "C002": "a file of measured times is of a version that this build does not read",
     "C003": "a file of measured times is damaged: a field is missing or malformed",
-    "C004": "times were measured on another model",
+    "C004": "a file in the cache holds the times of another model or wiring",
     "C005": "nothing was measured of this model, wiring and machine",
 }
 
