@@ -231,8 +231,10 @@ def test_every_architecture_gets_a_wiring_that_steps(name: str) -> None:
 def test_the_choice_is_the_same_every_time() -> None:
     """Whatever order Python's sets of names come in."""
     code = (
-        "import sys; sys.path.insert(0, 'benchmarks'); from auto import *; k = Kernels(model(5, 40), 64, 16_000_000, memory=2**21);"
-        "print([c.found.sources for c in choices(k, _cpu(3), 8, [Ask(2), Ask(3), Ask(2, count=5)])])"
+        "import sys; sys.path.insert(0, 'benchmarks'); from auto import *\n"
+        "kernels = Kernels(model(5, 40), 64, 16_000_000, memory=2**21)\n"
+        "found = choices(kernels, rates_of(parse_devices('cpu:3')), 8, [Ask(2), Ask(3), Ask(2, count=5)])\n"
+        "print([c.found.sources for c in found])"
     )
     runs = (
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True,

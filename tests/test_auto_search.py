@@ -133,3 +133,28 @@ def test_no_error_graph_of_eight_regions_below_the_output_is_better(seed: int, d
     """Nine regions with the output; a random graph, so that looking at all of them takes no minutes."""
     check(problem(seed, 8, devices, chain=False), Ask(2))
     check(problem(seed + 50, 8, devices, chain=False), Ask(2, count=2))
+
+
+@pytest.mark.parametrize("ask", [Ask(1), Ask(2), Ask(2, count=20), Ask(3)], ids=str)
+@pytest.mark.parametrize("limit", [0.0, 0.05])
+def test_two_hundred_regions_on_64_devices_take_few_evaluations(ask: Ask, limit: float) -> None:
+    """Looking at all pairs of relays alone would be 19,900 sets, at all sets 2 to the power of 200."""
+    p = problem(3, 200, 64, limit=limit)
+    found = search(p, ask)
+    assert found is not None and asked_for(p, ask, found.sources)
+    assert found.effort.evaluations <= 60_000 and found.effort.branches <= 300
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_many_regions_no_relay_more_or_less_is_better(seed: int) -> None:
+    p = problem(seed, 24, 4)
+    found = search(p, Ask(2))
+    assert found is not None and not found.exact
+    relays = found.relays(p)
+    others = [s for s in range(24) if s not in relays]
+    near = [set(relays) - {r} for r in relays if len(relays) > 1] + [{*relays, s} for s in others]
+    for trial in near:
+        fixed = search(p, Ask(2, named=tuple(sorted(trial))))
+        assert fixed is not None
+        heard = set(fixed.sources) - {24}
+        assert heard != trial or fixed.score >= found.score

@@ -85,22 +85,31 @@ class _Table:
 
 
 def _starts(table: _Table, useful: list[int], count: int | None) -> list[Flags]:
-    """Sets of the narrowest regions, of all sizes or of `count`, and regions that lie evenly."""
+    """The best of many plain sets: the narrowest regions of the whole model or of its beginning, single ones, and some
+    that lie evenly. `useful` are regions from the narrowest to the widest.
+    """
     n = table.problem.output
+    sets: list[list[int]] = []
+    for share in (1, 2, 4):  # relays at the beginning leave what follows them to the output
+        early = [i for i in useful if i * share < n]
+        sizes = [count] if count else range(1, len(early) + 1)
+        sets += [early[:k] for k in sizes if k <= len(early)]
+    spread = sorted(useful)
     if count:
-        narrow = np.isin(np.arange(n), useful[:count])
-        spread = sorted(useful)
-        even = np.isin(np.arange(n), [spread[(2 * k + 1) * len(spread) // (2 * count)] for k in range(count)])
-        return [narrow, even]
-    sets = np.zeros((n, len(useful)), bool)
-    for k, i in enumerate(useful):
-        sets[i, k:] = True
-    nearest = np.minimum.accumulate(table.rank[:, useful], axis=1)
+        sets.append([spread[(2 * k + 1) * len(spread) // (2 * count)] for k in range(count)])
+        sets.append(spread[:count])
+    else:
+        sets += [[i] for i in useful]
+    flags = np.zeros((n, len(sets)), bool)
+    for column, members in enumerate(sets):
+        flags[members, column] = True
     keys = []
-    for k in range(len(useful)):
-        key, _ = table.best(nearest[:, k : k + 1], sets[:, k : k + 1], Effort())
-        keys.append((key, k))
-    return [sets[:, k] for _, k in sorted(keys)[:STARTS]]
+    for column in range(len(sets)):
+        relays = flags[:, column]
+        key, _ = table.best(table.nearest(relays)[:, None], relays[:, None], Effort())
+        keys.append((key, tuple(np.flatnonzero(relays).tolist())))
+    found = [members for _, members in sorted(dict.fromkeys(keys))][: STARTS + 2 * bool(count)]
+    return [np.isin(np.arange(n), members) for members in found]
 
 
 def _improved(

@@ -13,6 +13,8 @@ from reclra_compile.auto.cost import Problem, Score, counted, score
 from reclra_compile.auto.settle import settled
 
 FEW = 9  #: regions up to which every set of relays is looked at
+FEWISH = 12  #: regions up to which that is tried with few branches
+BRANCHES = 40_000  #: of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ def search(problem: Problem, ask: Ask) -> Found | None:
         _climbed(p, problem, ask, best, effort)
         if best.sources is not None:
             break
-    exact = problem.output <= FEW or ask.depth == 1
+    exact = problem.output <= FEWISH or ask.depth == 1
+    if problem.output > FEW:
+        effort.most_branches = BRANCHES
     if exact:
         for relays in _sets(problem, ask):
             Attachment(problem, ask, frozenset(relays), best, effort).run()
