@@ -52,7 +52,8 @@ def carry_out(file: str, options: dict[str, Any]) -> str | None:
     faults.report()
     assert given is not None
     plan = retargeted(given, machine, options["batch"])
-    step, row_us = simulate(plan), period_us(plan)
+    step = simulate(plan)
+    row_us = period_us(plan, step)
     rivals = compare(plan, names)
     written = _write(step, names, options)
     if options["as_json"]:

@@ -85,7 +85,8 @@ def rival_of(plan: Plan, name: str, time: Time = task_us) -> Rival | None:
 
 
 def _compared(rival: Rival, memory: Sequence[int]) -> Compared:
-    peaks, step, row = rival.peak_bytes(), rival.run().makespan_us, rival.period_us()
+    peaks, done = rival.peak_bytes(), rival.run()
+    step, row = done.makespan_us, done.row_us
     work = float(rival.pattern.work()[: rival.devices].sum()) * rival.microbatches
     fits = all(not m or p <= m for p, m in zip(peaks, memory, strict=False))
     return Compared(rival.name, step, row, round(max(peaks)), fits, work / (row * rival.devices) if row else 1.0)
@@ -96,7 +97,7 @@ def _interleaved(plan: Plan, devices: Sequence[Device], links: Sequence[Link], t
     count, many = len(devices), plan.schedule.microbatches
     parts = [v for v in range(2, MOST_PARTS + 1) if v * count <= len(plan.regions)]
     tried = [interleaved(stages(plan, v * count, devices, time), count, many, links) for v in parts]
-    return min((r for r in tried if r is not None), key=lambda r: r.period_us(), default=None)
+    return min((r for r in tried if r is not None), key=lambda r: r.run().row_us, default=None)
 
 
 def _no_rounds(plan: Plan) -> str:

@@ -44,14 +44,26 @@ class Run:
         return idle
 
     @property
+    def row_us(self) -> float:
+        """Time of a step where steps follow each other at equal distances: no resource begins one before it has ended
+        the one before.
+        """
+        return float(self._spans().max()) if self.start.size else 0.0
+
+    @property
     def bubble_us(self) -> Floats:
         """Time that each resource waits between its own first start and its own last end."""
+        bubble: Floats = np.maximum(self._spans() - self.busy_us, 0.0)
+        return bubble
+
+    def _spans(self) -> Floats:
+        """From the first start to the last end of each resource; 0 for one that has nothing to do."""
         first = np.full(self.pattern.resources, np.inf)
         last = np.zeros(self.pattern.resources)
         np.minimum.at(first, self.pattern.resource, self.start.min(axis=1, initial=np.inf))
         np.maximum.at(last, self.pattern.resource, self.start.max(axis=1, initial=0.0) + self.pattern.duration)
-        found: Floats = np.where(np.isfinite(first), last - first - self.busy_us, 0.0)
-        return found
+        spans: Floats = np.where(np.isfinite(first), last - first, 0.0)
+        return spans
 
 
 def run(pattern: Pattern, microbatches: int, order: Iterable[Lane] | None = None, narrow: int = NARROW) -> Run:

@@ -100,9 +100,11 @@ def simulate(plan: Plan, batches: int = 1) -> Simulation:
     return Simulation(plan, layout, done, done.makespan_us, batches)
 
 
-def period_us(plan: Plan) -> float:
-    """Time of a step when steps follow each other without a pause; less than the makespan where they overlap."""
-    batches = 4 if plan.schedule.staleness else 1
+def period_us(plan: Plan, step: Simulation | None = None) -> float:
+    """Time of a step when steps follow each other without a pause; `step` is one, where it is already simulated."""
+    if not plan.schedule.staleness:
+        return (step or simulate(plan)).run.row_us
+    batches = 4
     return (simulate(plan, 2 * batches).makespan_us - simulate(plan, batches).makespan_us) / batches
 
 

@@ -61,10 +61,6 @@ class Rival:
         """Simulate `batches` steps."""
         return run(self.pattern, self.microbatches * batches, self.order(batches))
 
-    def period_us(self, batches: int = 1) -> float:
-        """Time of a step when steps follow each other, which is how published bubbles are counted."""
-        return (self.run(2 * batches).makespan_us - self.run(batches).makespan_us) / batches
-
     def peak_bytes(self) -> tuple[float, ...]:
         """The most bytes that each device holds."""
         peaks = peak_bytes(self.pattern, list(self.order()), self.microbatches)[: self.devices]

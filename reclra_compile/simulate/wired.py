@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reclra_compile.simulate.engine import run
+from reclra_compile.simulate.engine import Run, run
 from reclra_compile.simulate.load import Load
 from reclra_compile.simulate.pattern import Builder, Pattern, lanes, peak_bytes
 
@@ -23,9 +23,13 @@ class Wired:
     microbatches: int
     static_bytes: float
 
+    def run(self) -> Run:
+        """Simulate a step."""
+        return run(self.pattern, self.microbatches)
+
     def step_us(self) -> float:
         """Time of a step."""
-        return run(self.pattern, self.microbatches).makespan_us
+        return self.run().makespan_us
 
     def peak_bytes(self) -> float:
         """The most bytes that a device holds."""
