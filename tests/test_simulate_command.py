@@ -79,6 +79,14 @@ def test_all_schedules_stand_beside_the_plan(plan_file: str) -> None:
     assert "1F1B" in text and "ZB-H1" in text and "ZB-H2" in text and "GPipe" not in text
 
 
+@pytest.mark.parametrize(("count", "microbatches"), [(2, 2), (3, 5), (4, 8), (8, 16)])
+def test_backprop_as_a_wiring_takes_what_1f1b_takes(count: int, microbatches: int) -> None:
+    """The compiler's own pipeline of the backprop wiring and the published schedule come to the same step."""
+    plan = made_for(count, count, microbatches, "backprop")
+    rival = compare(plan, ["1f1b"])[0]
+    assert simulate(plan).makespan_us == rival.step_us == 3 * (microbatches + count - 1) - 1
+
+
 def test_more_devices_are_taken_without_the_model(plan_file: str) -> None:
     data = json.loads(call(plan_file, "--devices", "h100:2", "--microbatches", "4", "--batch", "64", "--json").output)
     assert data["batch"] == 64 and data["microbatches"] == 4
@@ -115,6 +123,9 @@ def test_mistakes_are_said_together(plan_file: str) -> None:
     assert "did you mean 'gpipe'?" in result.output
     gone = call("nowhere.plan")
     assert gone.exit_code == 2 and "error[P013]" in gone.output
+    fine = call(plan_file, "--batch", "4")
+    assert fine.exit_code == 2 and "error[S004]: 4 samples cannot be cut into 8 microbatches" in fine.output
+    assert "--microbatches 4" in fine.output and "--batch 8" in fine.output
     many = call(plan_file, "--devices", "9")
     assert many.exit_code == 2 and "error[N004]" in many.output
 

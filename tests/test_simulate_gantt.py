@@ -232,6 +232,18 @@ def one_task_one_node(made: Plan) -> dict[int, list[float]]:
     return {i: starts[k].tolist() for i, k in node.items()}
 
 
+def longest_chain_us(made: Plan) -> float:
+    """The longest chain of tasks and messages of one microbatch, as if every task had a device of its own."""
+    ready: dict[str, float] = {}
+    longest = 0.0
+    for t in made.tasks:
+        begin = max((ready[v] for v in t.reads if v in ready), default=0.0)
+        message = occupancy_us(t, made) + made.devices[t.device].link_latency_us if t.kind == "P" else t.us
+        ready.update(dict.fromkeys(t.writes, begin + message))
+        longest = max(longest, begin + message)
+    return longest
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(2, 8), st.integers(1, 4), st.integers(1, 5))
 def test_a_plan_takes_what_its_tasks_take_one_by_one(seed: int, length: int, count: int, microbatches: int) -> None:
@@ -246,6 +258,7 @@ def test_a_plan_takes_what_its_tasks_take_one_by_one(seed: int, length: int, cou
     work_us = sum(t.us for t in made.tasks if t.kind not in "PRX") * microbatches
     assert found.makespan_us >= work_us / len(devices) - 1e-9
     assert found.makespan_us >= max(found.busy_us) - 1e-9
+    assert found.makespan_us >= longest_chain_us(made) - 1e-9
     assert math.isclose(sum(found.busy_us), work_us, abs_tol=1e-6)
 
 

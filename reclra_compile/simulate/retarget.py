@@ -8,7 +8,7 @@ from dataclasses import replace
 from reclra_compile.arrange import arrange
 from reclra_compile.cost.lookup import priced
 from reclra_compile.cost.measured import KIND, Time
-from reclra_compile.errors import CostError, Fault, PlanError
+from reclra_compile.errors import CostError, Fault, PlanError, UserError
 from reclra_compile.ir import Plan, Region
 from reclra_compile.machine import Machine
 from reclra_compile.placement.times import task_us
@@ -17,8 +17,8 @@ from reclra_compile.placement.times import task_us
 def retargeted(plan: Plan, machine: Machine, batch: int | None = None) -> Plan:
     """`plan` as it is where nothing is asked for, and otherwise arranged anew; what is not asked for stays.
 
-    Raises PlanError (S003) where there is no time to simulate, PlacementError where it cannot be placed, and CostError
-    where the times asked for were not measured.
+    Raises PlanError (S003) where there is no time to simulate, UserError (S004) for more microbatches than samples,
+    PlacementError where it cannot be placed, and CostError where the times asked for were not measured.
     """
     if not machine.asked and batch in (None, plan.batch):
         if any(t.us for t in plan.tasks):
@@ -27,12 +27,18 @@ def retargeted(plan: Plan, machine: Machine, batch: int | None = None) -> Plan:
             Fault("S003", "the plan was made for no devices, so that its tasks have no times",
                   fix="say for which: --devices 4, or --devices h100:8")
         )  # fmt: skip
-    if batch is not None and batch != plan.batch:
-        plan = rebatched(plan, batch)
     said = plan.schedule
+    samples, parts = batch or plan.batch, machine.microbatches or said.microbatches
+    if parts > samples:
+        raise UserError(
+            Fault("S004", f"{samples} samples cannot be cut into {parts} microbatches",
+                  fix=f"at most --microbatches {samples}, or at least --batch {parts}")
+        )  # fmt: skip
+    if samples != plan.batch:
+        plan = rebatched(plan, samples)
     machine = replace(
         machine,
-        microbatches=machine.microbatches or said.microbatches,
+        microbatches=parts,
         staleness=said.staleness if machine.staleness is None else machine.staleness,
     )
     if machine.devices is None and machine.memory is None and not machine.profile:
