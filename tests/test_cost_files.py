@@ -154,6 +154,20 @@ def test_times_of_another_machine_or_precision_are_not_taken() -> None:
             kept(plan(), here, dtype)
 
 
+def test_the_type_of_device_that_is_asked_for_counts() -> None:
+    own = plan()
+    file = keep(measured(own))
+    newer = keep(replace(measured(own), device=replace(HERE, name="cuda"), processor="some GPU"))
+    assert file is not None and newer is not None and file != newer
+    os.utime(newer, (2e9, 2e9))
+    names = {asked: priced(own, Machine(devices=asked, profile="measured"), "float32")[1][0].name
+             for asked in (1, "cpu:2", "cuda:2")}  # fmt: skip
+    assert names == {1: "cuda:0", "cpu:2": "cpu:0", "cuda:2": "cuda:0"}
+    newer.unlink()
+    with pytest.raises(CostError, match=r"C005.*on cuda here\n.*--device cuda"):
+        priced(own, Machine(devices="cuda:2", profile="measured"), "float32")
+
+
 def test_times_of_another_model_are_refused(cache: Path) -> None:
     other, own = plan(width=9), plan()
     file = keep(measured(other))

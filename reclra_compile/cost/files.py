@@ -187,8 +187,8 @@ def keep(measured: Measured) -> Path | None:
     return None
 
 
-def kept(plan: Plan, here: str, dtype: str, processor: str | None = None) -> Measured:
-    """The newest times of this model and wiring on this host (and processor) that the cache has.
+def kept(plan: Plan, here: str, dtype: str, device: str | None = None) -> Measured:
+    """The newest times of this model and wiring on this host (and this type of device) that the cache has.
 
     Raises CostError: C005 where there are none, C004 where the file of this model holds those of another, C001–C003.
     """
@@ -201,9 +201,9 @@ def kept(plan: Plan, here: str, dtype: str, processor: str | None = None) -> Mea
             continue
         measured = read_measured(file)
         check_of(measured, plan, file)
-        if (measured.host, measured.dtype) == (here, dtype) and processor in (None, measured.processor):
+        if (measured.host, measured.dtype) == (here, dtype) and device in (None, measured.device.name):
             return measured
-    raise CostError(_nothing(plan, bool(others)))
+    raise CostError(_nothing(plan, device, bool(others)))
 
 
 def check_of(measured: Measured, plan: Plan, file: str | os.PathLike[str]) -> None:
@@ -215,7 +215,9 @@ def check_of(measured: Measured, plan: Plan, file: str | os.PathLike[str]) -> No
     raise CostError(Fault("C004", message, Location(os.fspath(file)), _AGAIN))
 
 
-def _nothing(plan: Plan, others: bool) -> Fault:
-    message = f"no times of {plan.model} with wiring '{plan.name}' were measured on this machine"
+def _nothing(plan: Plan, device: str | None, others: bool) -> Fault:
+    on = f"{device} here" if device else "this machine"
+    message = f"no times of {plan.model} with wiring '{plan.name}' were measured on {on}"
     more = "; there are times of other wirings, or of this one before it was changed" if others else ""
-    return Fault("C005", message + more, fix=f"run `reclra-compile profile MODEL --wiring {plan.name}` first")
+    command = f"reclra-compile profile MODEL --wiring {plan.name}{f' --device {device}' if device else ''}"
+    return Fault("C005", message + more, fix=f"run `{command}` first, with the same --granularity")

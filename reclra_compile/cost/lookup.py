@@ -43,7 +43,8 @@ def measured_for(plan: Plan, machine: Machine, dtype: str) -> Measured | None:
     if machine.profile is None or not isinstance(machine.devices, int | str | None):
         return None
     if machine.profile == KIND:
-        return kept(plan, host(), dtype)
+        word = str(machine.devices).partition(":")[0].strip()
+        return kept(plan, host(), dtype, {"cpu": "cpu", "cuda": "cuda", "gpu": "cuda"}.get(word))
     return read_measured(machine.profile) if is_measured(machine.profile) else None
 
 
