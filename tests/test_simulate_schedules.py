@@ -131,13 +131,17 @@ def test_64_devices_and_16_microbatches_are_faster_in_no_more_memory() -> None:
     assert held <= max(one.peak_bytes())
 
 
-def test_where_zero_bubble_is_ahead_of_groups() -> None:
-    """With many microbatches and twice the memory, ZB-H2 does not wait, and groups do."""
-    stages, m = 8, 64
+@pytest.mark.parametrize(("stages", "m"), [(8, 64), (8, 15), (64, 16), (3, 1)])
+def test_steps_in_a_row(stages: int, m: int) -> None:
+    """Groups never wait, as ZB-H2 with 2p − 1 times the microbatches in flight; depth 1 waits for the pipeline."""
     zero = pipeline("zb_h2", equal_stages(stages), m)
-    assert in_a_row(zero) == 3 * m
-    assert in_a_row(zero) < run(groups(stages), m).makespan_us
-    assert run(output_fed(stages), m).makespan_us < in_a_row(zero)
+    local = run(groups(stages), 2 * m, lanes(groups(stages), m, 2)).makespan_us - run(groups(stages), m).makespan_us
+    assert local == run(groups(stages), m).row_us == 3 * m <= in_a_row(zero)
+    assert (in_a_row(zero) == 3 * m) == (m >= 2 * stages - 1)
+    assert run(output_fed(stages), m).row_us == 2 * m + stages - 1
+    fed = output_fed(stages)
+    one, two = (run(fed, k * m, lanes(fed, m, k, stale=True)).makespan_us for k in (1, 2))
+    assert two - one == 2 * m
 
 
 @settings(deadline=None, max_examples=40)
