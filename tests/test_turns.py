@@ -77,8 +77,9 @@ def test_messages_are_as_large_as_what_they_bring(plan: Plan, seed: int, count: 
 
 
 def test_names_of_copies_and_messages() -> None:
-    names = ("z.a|2", "z.a>12", "z.a", "z.a@2|0", "e.a|b", "d.x->y", "d.x->y>3", "d.4->2", "d.4->2|0")
-    of = ["z.a", "z.a", "z.a", "z.a@2", "e.a|b", "d.x->y", "d.x->y", "d.4->2", "d.4->2"]
+    names = ("z.a|2", "z.a>12", "z.a", "z.a@2|0", "e.a|b", "d.x->y", "d.x->y>3", "d.4->2", "d.4->2|0", "z.a->1",
+             "d.b->a->1", "e.a-|1")  # fmt: skip
+    of = ["z.a", "z.a", "z.a", "z.a@2", "e.a|b", "d.x->y", "d.x->y", "d.4->2", "d.4->2", "z.a-", "d.b->a-", "e.a-"]
     assert [base(v) for v in names] == of
 
 

@@ -71,6 +71,9 @@ def loss(task: Task, linked: Linked) -> Step:
             linked.reduction = reduction_of(loss_fn, v[output], v[y])
         state: StepState = v[0]
         state.scaled(linked.reduction, len(v[output]))
+        if not state.share:  # no label of this microbatch counts, and a mean over none is not a number
+            v[value], v[d] = v[output].new_zeros(()), (torch.zeros_like(v[output]),)
+            return
         v[value], gradient = loss_and_gradient(loss_fn, v[output], v[y])
         if state.share != 1.0:  # in units of the whole batch's loss
             v[value], gradient = v[value] * state.share, gradient * state.share

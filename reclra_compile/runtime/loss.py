@@ -76,4 +76,4 @@ def is_plain_cross_entropy(loss_fn: LossFunction, logits: Tensor, target: Any) -
     )
     if not plain or logits.ndim != 2 or not isinstance(target, Tensor):
         return False
-    return target.ndim == 1 and not target.is_floating_point()
+    return target.ndim == 1 and not target.is_floating_point() and not bool((target < 0).any())

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from reclra_compile.errors import Fault, TrainingError
 
 
-def microbatches(batch: Sequence[Any], count: int) -> list[tuple[int, tuple[Any, ...]]]:
+def fewest_samples(modules: Iterable[nn.Module]) -> int:
+    """The samples that a microbatch needs: 2 where a vector is normalised over the batch, as one has no variance."""
+    return 1 + any(isinstance(m, nn.BatchNorm1d) for top in modules for m in top.modules())
+
+
+def microbatches(batch: Sequence[Any], count: int, fewest: int = 1) -> list[tuple[int, tuple[Any, ...]]]:
     """`count` parts of a batch (tensors, or nested containers of them), in order, each with its number of samples.
 
-    Parts differ by one sample at most; a batch of fewer samples than `count` has a part for each. What is no tensor
+    Parts differ by one sample at most; a small batch has fewer parts, of at least `fewest` samples. What is no tensor
     with a batch dimension goes to every part. Raises TrainingError (T028) where tensors have different numbers of
     samples, or none.
     """
@@ -26,7 +31,7 @@ def microbatches(batch: Sequence[Any], count: int) -> list[tuple[int, tuple[Any,
         shown = " and ".join(map(str, sorted(sizes))) or "no"
         raise TrainingError(Fault("T028", f"a batch cannot be cut: its tensors have {shown} samples",
                                   fix="give inputs and targets with the batch as their first dimension"))  # fmt: skip
-    count = min(count, *sizes)
+    count = max(1, min(count, *(size // fewest for size in sizes)))
     pieces = {k: torch.tensor_split(leaves[k], count) for k in cut}
     first = pieces[cut[0]]
     return [

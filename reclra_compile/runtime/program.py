@@ -16,10 +16,11 @@ from reclra_compile.ir import Plan, Task
 from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
-from reclra_compile.runtime.microbatch import microbatches
+from reclra_compile.runtime.microbatch import fewest_samples, microbatches
 from reclra_compile.runtime.precision import outside_autocast
 from reclra_compile.runtime.random_tasks import draws
 from reclra_compile.runtime.randomness import bound_to_train_mode
+from reclra_compile.runtime.shares import check_parts, shares
 from reclra_compile.runtime.stale import Delayed
 from reclra_compile.runtime.state import Slots, StepState
 from reclra_compile.runtime.tasks import build
@@ -61,13 +62,15 @@ class Program:
         self._own_streams = any(draws(task, linked) for task in plan.tasks)
         self._delayed = Delayed(self) if plan.schedule.staleness else None
         self._discrepancy: dict[str, Tensor] = {}
+        self._unchecked = True  # whether the loss of a batch is made of those of its microbatches
+        self._fewest = fewest_samples(m for modules in linked.modules.values() for m in modules)
 
     def step(self, *batch: Any) -> Tensor:
         """Forward pass and schedule on `*inputs, target`; returns the loss (a detached scalar).
 
         Adds to `.grad` of the model's parameters and of the synapses, as `loss.backward()` does: call
         `optimizer.zero_grad()` before it. Raises TrainingError for a wrong number of inputs (T003), or where they
-        cannot be cut into microbatches (T028).
+        (T028) or the loss (T029) cannot be cut into microbatches.
         """
         if len(batch) != len(self._inputs) + 1:
             raise TrainingError(
@@ -92,22 +95,31 @@ class Program:
 
     def _parts(self, batch: Sequence[Any]) -> Tensor:
         """All devices' lanes, one task after the other."""
-        parts = microbatches(batch, self.plan.schedule.microbatches)
+        parts = microbatches(batch, self.plan.schedule.microbatches, self._fewest)
+        counts = [n for n, _ in parts]
+        weights = shares(self.loss_fn, [part[-1] for _, part in parts], counts)
         autocast = _autocast_of(batch)
         seed = int(torch.randint(2**40, ())) if self._own_streams else 0
-        whole = sum(n for n, _ in parts)
         live = [
-            self._filled(part, StepState(autocast=autocast, number=m, part=n / whole, whole=whole, batch=n, seed=seed))
+            self._filled(part, StepState(autocast=autocast, number=m, part=weights[m], samples=n, whole=sum(counts),
+                                         batch=n, seed=seed))
             for m, (n, part) in enumerate(parts)
-        ]
+        ]  # fmt: skip
+        outputs: list[Tensor | None] = [None] * len(parts)
         for i, m in self._sequence:
             if m >= len(live):  # a batch of fewer samples than microbatches
                 continue
             quiet = autocast is not None and not self._passes[i]
             with outside_autocast(autocast[0]) if quiet and autocast else contextlib.nullcontext():
                 self._steps[i](live[m])
+            if self._unchecked and i == self._after_loss - 1:
+                outputs[m] = live[m][self._linked.slot(self.plan.tasks[i].reads[0])]
         self._discrepancy = _averaged([slots[0] for slots in live])
-        return torch.stack([slots[self._loss] for slots in live]).sum()
+        loss = torch.stack([slots[self._loss] for slots in live]).sum()
+        if self._unchecked and len(parts) > 1:
+            check_parts(self.loss_fn, [o for o in outputs if o is not None], batch[-1], loss)
+            self._unchecked = False
+        return loss
 
     def _filled(self, batch: Sequence[Any], state: StepState) -> list[Any]:
         """Slots that hold the inputs and, where `batch` goes on, the target."""
@@ -292,4 +304,4 @@ def _autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
 def _averaged(states: Sequence[StepState]) -> dict[str, Tensor]:
     """Terms of D(Θ) over the batch, from those of its microbatches."""
     names = dict.fromkeys(name for s in states for name in s.discrepancy)
-    return {n: torch.stack([s.discrepancy[n] * s.part for s in states]).sum() for n in names}
+    return {n: torch.stack([s.discrepancy[n] * s.fraction for s in states]).sum() for n in names}

@@ -30,8 +30,8 @@ class StepState:
     weight updates that wait for the end of the step, as (root, cotangent, parameters). `autocast` is the forward pass's
     device type and precision, where autocast is on; `seed` the random numbers of states that settle.
 
-    Microbatch `number` is the `part` of a batch of `whole` samples (0: it is all there is). A gradient of the
-    microbatch's own loss times `share` is one of the batch's loss: the part where the loss is a mean, 1 for a sum.
+    Microbatch `number` has `samples` of the `whole` batch's (0: it is all there is), and weighs `part` of a mean over
+    it. A gradient of the microbatch's own loss times `share` is one of the batch's loss: 1 for a sum.
     """
 
     scale: float = 1.0
@@ -39,6 +39,7 @@ class StepState:
     batch: int = 1
     number: int = 0
     part: float = 1.0
+    samples: int = 0
     whole: int = 0
     discrepancy: dict[str, Tensor] = field(default_factory=dict)
     one_hot: Tensor | None = None
@@ -50,7 +51,12 @@ class StepState:
         """Set scale and share for a loss over `rows` of this microbatch."""
         self.batch = rows
         self.share = self.part if reduction == "mean" else 1.0
-        self.scale = self.share / rows if reduction == "mean" else 1.0
+        self.scale = self.fraction / rows if reduction == "mean" else 1.0
+
+    @property
+    def fraction(self) -> float:
+        """The part of the batch's samples."""
+        return self.samples / self.whole if self.whole else 1.0
 
     def as_forward(self) -> contextlib.AbstractContextManager[object]:
         """A context with the precision of the forward pass, for regions that run again in the error phase."""

@@ -101,6 +101,8 @@ def read_out(p: Pathway, linked: Linked) -> Callable[[Slots], ReadOut]:
         if linked.reduction is None:
             linked.reduction = reduction_of(loss_fn, seen(r), v[y])
         state.scaled(linked.reduction, len(r) if bare else len(seen(r)))  # as task L does, which may be yet to come
+        if not state.share:
+            return torch.zeros_like(r)
         if bare and is_plain_cross_entropy(loss_fn, r, v[y]):
             if v[0].one_hot is None:
                 v[0].one_hot = F.one_hot(v[y], r.shape[1]).to(r.dtype)

@@ -10,7 +10,8 @@ from reclra_compile.ir import Pathway, Region, Task
 from reclra_compile.schedule.lower import activity
 
 FLOAT_BYTES = 4
-_ELSEWHERE = re.compile(r"(\||(?<!-)>)\d+$")
+_ELSEWHERE = re.compile(r"(?P<value>.*)(?P<mark>[|>])\d+")
+_OF_PATHWAYS = ("d.", "g.", "r.")  #: values whose names have an arrow in them, which a number may follow
 
 
 def value_bytes(regions: Iterable[Region], pathways: Iterable[Pathway], output: str) -> dict[str, int]:
@@ -39,7 +40,12 @@ def value_bytes(regions: Iterable[Region], pathways: Iterable[Pathway], output: 
 
 def base(value: str) -> str:
     """The value that a copy `V|2` or a message `V>2` is of; the arrow in a pathway's name, `d.4->2`, is neither."""
-    return _ELSEWHERE.sub("", value)
+    found = _ELSEWHERE.fullmatch(value)
+    if not found:
+        return value
+    rest = found["value"]
+    arrow = found["mark"] == ">" and rest.endswith("-") and value.startswith(_OF_PATHWAYS) and "->" not in rest
+    return value if arrow else rest
 
 
 def with_traffic(

@@ -1,0 +1,53 @@
+"""How much each microbatch counts in a mean loss, and whether a loss can be cut into microbatches at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reclra_compile.errors import Fault, TrainingError
+from reclra_compile.runtime.loss import LossFunction
+
+CLOSE = 1e-3  #: relative: how far the parts' loss may be from the whole batch's, which rounding alone never is
+
+
+def shares(loss_fn: LossFunction, targets: Sequence[Any], samples: Sequence[int]) -> list[float]:
+    """The weight of each microbatch in the batch's mean, summing to 1: its part of the samples, or of their weights.
+
+    Cross entropy divides by the weights of the classes that occur, and by what is not `ignore_index`.
+    """
+    weights = [_weight(loss_fn, y) for y in targets]
+    found = [float(w) for w in weights if w is not None]
+    whole = math.fsum(found)
+    if len(found) < len(targets) or not whole:
+        return [n / sum(samples) for n in samples]
+    return [w / whole for w in found]
+
+
+def _weight(loss_fn: LossFunction, y: Any) -> Tensor | None:
+    """Sum of the weights of a microbatch's labels; None for losses that do not weigh class labels."""
+    known = isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss)
+    if not (known or loss_fn in (F.cross_entropy, F.nll_loss)) or not isinstance(y, Tensor) or y.is_floating_point():
+        return None
+    ignored = getattr(loss_fn, "ignore_index", -100)
+    counted = y != ignored
+    weight = getattr(loss_fn, "weight", None)
+    return counted.sum() if weight is None else (weight[y.where(counted, 0)] * counted).sum()
+
+
+def check_parts(loss_fn: LossFunction, outputs: Sequence[Tensor], target: Any, loss: Tensor) -> None:
+    """Raise TrainingError (T029) where `loss`, summed over microbatches, is not the loss of the whole batch."""
+    with torch.no_grad():
+        whole = float(loss_fn(torch.cat(list(outputs)), target))
+    parts = float(loss)
+    if not math.isfinite(whole) or math.isclose(parts, whole, rel_tol=CLOSE, abs_tol=1e-6):
+        return
+    raise TrainingError(
+        Fault("T029", f"the loss of a batch cannot be put together from its microbatches: they give {parts:.6g}, the "
+              f"batch {whole:.6g}", fix="use a loss that is a mean or a sum over samples, or train with 1 microbatch")
+    )  # fmt: skip
