@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,3 +177,54 @@ def test_the_first_region_that_is_not_finite_is_named_on_any_device() -> None:
         module.fc3.weight.fill_(1e300)
         module.fc4.weight.fill_(1e300)
     assert program.first_non_finite(*inputs) == "fc4"  # its output overflows, its weights do not
+
+
+LOSSES = {
+    "weights": lambda: nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)),
+    "smoothing": lambda: nn.CrossEntropyLoss(label_smoothing=0.1),
+    "ignored": nn.CrossEntropyLoss,
+    "function": lambda: F.cross_entropy,
+    "sum": lambda: nn.CrossEntropyLoss(reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("wiring", ["backprop", "depth1", "depth1_local", "lra_e"])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_that_weigh_their_labels_are_cut_as_they_weigh_them(kind: str, wiring: str) -> None:
+    """The first microbatch has only ignored labels, the others some."""
+    torch.manual_seed(0)
+    module, _ = build("mlp", batch=6)
+    module, x = module.double(), torch.rand(6, 6, dtype=torch.float64)
+    ignored = kind in ("ignored", "function")
+    y = torch.tensor([-100, -100, 0, 2, -100, 1] if ignored else [0, 1, 2, 0, 1, 1])
+    found = []
+    for options in ({}, {"devices": 2, "microbatches": 3}):
+        module.zero_grad()
+        found.append(after_step(rc.compile(module, x, wiring, loss_fn=LOSSES[kind](), **options), (x,), y))
+        found[-1] = {n: g.clone() for n, g in found[-1].items()}
+    assert found[0]["loss"].isfinite()
+    assert differ(*found) == []
+
+
+def test_a_loss_that_compares_samples_cannot_be_cut() -> None:
+    module, inputs, y = made("mlp")
+    program = rc.compile(module, inputs, "backprop", loss_fn=lambda o, y: o.var(0).sum(), reduction="mean",
+                         microbatches=2)  # fmt: skip
+    with pytest.raises(TrainingError, match="T029"):
+        program.step(*inputs, y)
+
+
+def test_a_norm_over_the_batch_has_two_samples_in_each_microbatch() -> None:
+    module, inputs, y = made("batchnorm")
+    program = rc.compile(module, inputs, "depth1", microbatches=4)
+    with torch.no_grad():
+        program.step(*inputs, y)
+    assert program.step(*(x[:3] for x in inputs), y[:3]).isfinite()
+
+
+def test_a_region_may_be_called_like_an_arrow() -> None:
+    model = nn.Sequential(OrderedDict([("a-", nn.Linear(6, 5)), ("t", nn.Tanh()), ("b", nn.Linear(5, 3))]))
+    x, y = torch.rand(4, 6), torch.tensor([0, 1, 2, 0])
+    whole = after_step(rc.compile(model, x, "depth1"), (x,), y)
+    model.zero_grad()
+    assert differ(after_step(rc.compile(model, x, "depth1", devices=2), (x,), y), whole) == []

@@ -78,3 +78,19 @@ def test_a_stale_run_resumes_exactly() -> None:
         assert torch.equal(p, q)
     with pytest.raises(PlanError, match="P011"):
         second.load_state_dict({k: v for k, v in first.state_dict().items() if k != "before"})
+
+
+def test_a_step_that_fails_is_no_step() -> None:
+    module, inputs, y = made("mlp")
+    program = rc.compile(module, inputs, "backprop", staleness=1)
+    optimizer = torch.optim.SGD(program.parameters(), lr=0.5)
+    for k in range(5):
+        optimizer.zero_grad()
+        if k == 3:
+            with pytest.raises(Exception):  # noqa: B017, PT011  (whatever torch says of a label that does not exist)
+                program.step(*inputs, y + 9)
+            optimizer.zero_grad()
+        program.step(*inputs, y)
+        optimizer.step()
+    for p, q in zip(module.parameters(), by_hand(5, 0.5), strict=True):
+        assert torch.allclose(p, q, rtol=1e-10, atol=1e-12)

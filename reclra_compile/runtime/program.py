@@ -105,7 +105,7 @@ class Program:
                                          batch=n, seed=seed))
             for m, (n, part) in enumerate(parts)
         ]  # fmt: skip
-        outputs: list[Tensor | None] = [None] * len(parts)
+        seen: dict[int, tuple[Tensor, Tensor]] = {}
         for i, m in self._sequence:
             if m >= len(live):  # a batch of fewer samples than microbatches
                 continue
@@ -113,11 +113,13 @@ class Program:
             with outside_autocast(autocast[0]) if quiet and autocast else contextlib.nullcontext():
                 self._steps[i](live[m])
             if self._unchecked and i == self._after_loss - 1:
-                outputs[m] = live[m][self._linked.slot(self.plan.tasks[i].reads[0])]
+                output, gradient = (live[m][self._linked.slot(v)] for v in (self.plan.tasks[i].reads[0], "d.loss"))
+                seen[m] = output, gradient[0]
         self._discrepancy = _averaged([slots[0] for slots in live])
         loss = torch.stack([slots[self._loss] for slots in live]).sum()
         if self._unchecked and len(parts) > 1:
-            check_parts(self.loss_fn, [o for o in outputs if o is not None], batch[-1], loss)
+            outputs, gradients = zip(*(seen[m] for m in range(len(parts))), strict=True)
+            check_parts(self.loss_fn, outputs, gradients, batch[-1])
             self._unchecked = False
         return loss
 

@@ -106,7 +106,8 @@ def read_out(p: Pathway, linked: Linked) -> Callable[[Slots], ReadOut]:
         if bare and is_plain_cross_entropy(loss_fn, r, v[y]):
             if v[0].one_hot is None:
                 v[0].one_hot = F.one_hot(v[y], r.shape[1]).to(r.dtype)
-            return torch.softmax(r, 1).sub_(v[0].one_hot).mul_(v[0].scale)
+            factor = state.share / len(r) if linked.reduction == "mean" else 1.0
+            return torch.softmax(r, 1).sub_(v[0].one_hot).mul_(factor)
         return loss_and_gradient(lambda x, t: loss_fn(root.head(x), t), r.view(-1, *shape), v[y])[1] * state.share
 
     def run(v: Slots) -> ReadOut:
