@@ -148,7 +148,8 @@ class Rung:
 class Kernels:
     """Chooses kernels as `kernel: auto` does; `limit` is synapses.max_entries, `update` that of what hears the output.
 
-    `memory` is the budget in bytes for all synapses, or None for the default, which is only for feature maps.
+    `memory` is the budget in bytes for all synapses, or None for the default, which is only for feature maps. Regions
+    in `exact` hear the output through the model's own edge to it.
     """
 
     graph: RegionGraph
@@ -156,6 +157,7 @@ class Kernels:
     limit: int
     update: str = "local_readout"
     memory: int | None = None
+    exact: frozenset[str] = frozenset()
 
     def candidates(self) -> list[Region]:
         """Regions that need an error neither the loss nor a neighbour gives them."""
@@ -164,6 +166,8 @@ class Kernels:
 
     def pathway(self, source: Region, target: Region, rung: Rung) -> Pathway:
         """The pathway between two regions with the kernel of this rung, and its cost."""
+        if target.name in self.exact:
+            return costed(shaped("adjoint", target, source), target, source, self.batch, first=True)
         labelled = self.graph.reads_out(source.name)
         bare, reason = choose(target, source, labelled, rung.cells, self.limit)
         smaller = rung.rank * (target.size + source.size) < target.size * source.size
@@ -189,9 +193,10 @@ def problem(kernels: Kernels, rates: Rates, rung: Rung) -> Problem:
     for i, target in enumerate(regions):
         hops: dict[str, int] = nx.single_source_shortest_path_length(graph.forward, target.name)
         down = [(number[s], k) for s, k in hops.items() if s in number and number[s] > i]
+        down = [] if target.name in kernels.exact else down
         for s, far in [*down, (n, 0)]:
             source = output if s == n else regions[s]
-            key = (*_look(target), *_look(source), s == n)
+            key = (*_look(target), *_look(source), s == n, target.name in kernels.exact)
             if key not in seen:
                 seen[key] = _job(kernels.pathway(source, target, rung), target, source, rates)
             us[i, s], size[i, s] = seen[key]
@@ -219,7 +224,8 @@ def _look(r: Region) -> tuple[object, ...]:
 def _job(p: Pathway, target: Region, source: Region, rates: Rates) -> tuple[float, int]:
     """Microseconds of a displacement and the target after it, and the bytes of the synapses."""
     stored = FLOAT_BYTES * p.synapses
-    displacement = rates.task(p.flops, source.z_bytes + target.z_bytes + stored)
+    moved = source.input_bytes if p.edge else source.z_bytes + target.z_bytes + stored
+    displacement = rates.task(p.flops, moved)
     return displacement + rates.task(0, 4 * target.z_bytes), stored
 
 

@@ -70,12 +70,14 @@ def design(loaded: Loaded, model: Model, divide_as: Divide, machine: Machine) ->
     machine = machine_for(loaded, spec, machine)
     devices = devices_of(machine, model.dtype)
     asked = with_regions(loaded, spec, model.layers, model.output, len(devices))
-    graph = _graph(*divide_as(asked), model.output)
+    parts, regions = divide_as(asked)
+    graph = _graph(parts, regions, model.output)
     joined = any(r.layers for r in graph.regions.values())
     synapses = asked.wiring.synapses
     update = synapses.update.name if synapses.update.name != "auto" else "local_loss" if joined else "local_readout"
     memory = spec.synapse_memory or synapses.memory
-    kernels = Kernels(graph, model.batch, synapses.max_entries, update, memory)
+    exact = _exact(graph, parts) if joined and spec.groups is None else frozenset()
+    kernels = Kernels(graph, model.batch, synapses.max_entries, update, memory, exact)
     cells = GROUP_CELLS if spec.groups is not None and "cells" not in synapses.model_fields_set else synapses.cells
     asks = _asks(spec, loaded, graph, [r.name for r in kernels.candidates()])
     rates = rates_of(devices, machine.microbatches or 1)
@@ -101,6 +103,14 @@ def _graph(parts: Sequence[Part], regions: Sequence[Region], output: str) -> Reg
     level = tuple(standing_for(p, by_name) if p.parts else by_name[p.name] for p in parts)
     end = next(p.name for p in parts if output in p.layers)
     return RegionGraph(level, next(r for r in level if r.name == end).outputs[0])
+
+
+def _exact(graph: RegionGraph, parts: Sequence[Part]) -> frozenset[str]:
+    """The blocks that the output region reads, which hear it exactly; none where that region is divided again."""
+    if any(p.parts for p in parts if p.name == graph.output):
+        return frozenset()
+    before = (graph.regions[n] for n in graph.forward.predecessors(graph.output))
+    return frozenset(r.name for r in before if r.learns and r.batched)
 
 
 def _edges(graph: RegionGraph, numbers: Mapping[str, int]) -> list[Entry]:

@@ -70,14 +70,21 @@ def entries_of(
     order = [p.output, *sorted(found.relays(p), key=lambda i: (wave[i], -i))]
     for s in order:
         targets = [p.names[i] for i in reversed(range(len(p.names))) if found.sources[i] == s]
+        exact = [n for n in targets if n in kernels.exact]
+        if exact:
+            said = {"kernel": "adjoint"}
+            reasons = (f"{n}: {about[n].reason}" for n in exact if n in about)
+            comment = ("Wave 1, exactly, through the output region, which reads it:", *reasons)
+            entries.append(Entry("consumers", sources(exact, numbers), said, comment))
+        targets = [n for n in targets if n not in exact]
         first = [n for n in targets if n in about]
         groups = [first, [n for n in targets if n not in about]] if s == p.output else [targets]
         for group in filter(None, groups):
             for rank, names in _by_rank(choice, kernels, s, group).items():
                 source: object = OUTPUT if s == p.output else sources([p.names[s]], numbers)
                 kernel = {"kernel": {"low_rank": rank}} if rank else {}
-                said = {**(update if s == p.output else {}), **kernel}
-                entries.append(Entry(source, sources(names, numbers), said, _comment(choice, s, names, about)))
+                options = {**(update if s == p.output else {}), **kernel}
+                entries.append(Entry(source, sources(names, numbers), options, _comment(choice, s, names, about)))
     return entries
 
 

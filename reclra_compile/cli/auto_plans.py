@@ -49,7 +49,7 @@ def planned(
     work = len(found) * len(plan.devices) * plan.schedule.microbatches
     rows = [_measured(_chosen(made.report), plan, runs)]
     if work <= MOST_WORK:
-        rows += _others(ground, found, loaded, unreached, made.machine, made.report, runs)
+        rows += _others(ground, found, loaded, unreached, made.machine, made.report, runs, plan)
     else:
         rows += [a for a in made.report.alternatives if not a.chosen]
     rows.sort(key=_order)
@@ -74,7 +74,7 @@ def _chosen(report: Report) -> Alternative:
 
 def _others(
     ground: Ground, found: tuple[Cut, ...], loaded: Loaded, unreached: Unreached, machine: Machine, report: Report,
-    runs: Sequence[Run],
+    runs: Sequence[Run], chosen: Plan,
 ) -> Iterator[Alternative]:  # fmt: skip
     """The other depths, groups and backpropagation; what cannot be is left out."""
     spec = asked_of(loaded)
@@ -95,11 +95,14 @@ def _others(
         alternative = replace(_chosen(made.report), chosen=False, note=note)
         if alternative.label not in {a.label for a in report.alternatives if a.chosen}:
             yield _measured(alternative, plan, runs)
-    try:
-        plan, _ = make_plan(ground, found, "backprop", None, unreached, machine)
+    kind = "block" if any(r.layers for r in chosen.regions) else "layer"
+    try:  # runs of layers and of blocks are runs of the same computation
+        plans = [make_plan(ground, found, "backprop", g, unreached, machine)[0] for g in dict.fromkeys((kind, "layer"))]
     except ReclraError:
         return
-    yield _measured(Alternative("backprop", len(plan.waves) - 1, None, 0), plan, runs)
+    rows = [_measured(Alternative("backprop", len(p.waves) - 1, None, 0), p, runs) for p in plans]
+    known = next((r for r in rows if r.runs), rows[0])
+    yield replace(rows[0], error=known.error, runs=known.runs)
 
 
 def _fewer(machine: Machine, count: int) -> Machine | None:
