@@ -1,6 +1,6 @@
 """Predicted step time ÷ measured step time on this machine, after profiling.
 
-    python benchmarks/prediction.py [--pairs 7] [--threads 1] [--only mlp cnn resnet transformer] [--json]
+    python benchmarks/prediction.py [--pairs 7] [--seconds 15] [--threads 1] [--only mlp cnn …] [--json]
 
 A pair is: real steps, one round of profiling, real steps again; a ratio is the median over pairs, so that a drift of
 the machine cancels. A step is forward, errors and gradients, without the optimizer. Beside the measured times of
@@ -71,7 +71,7 @@ def case(name: str, file: str, wiring: str, size: int) -> Case:
     with torch.no_grad():
         y = target_for(loaded.model(*inputs), loss_fn)
     made = bench(loaded.model, inputs, wiring, (*inputs, y), loss_fn=loss_fn)
-    steps = {}
+    steps: dict[int, Callable[[], None]] = {}
     for parts in (1, 2):
         own = load_model(str(EXAMPLES / file)).model.train()
         program = rc.compile(own, inputs, wiring, loss_fn=loss_fn, devices=1, microbatches=parts)
@@ -99,15 +99,16 @@ def predicted_us(plan: Plan, device: Device, parts: int, time_us: Time) -> float
     return arrange(plan, (device,), Machine(microbatches=parts), time_us).simulate().makespan_us
 
 
-def compare(c: Case, pairs: int) -> dict[str, Any]:
-    """Ratios of one case."""
+def compare(c: Case, pairs: int, least_s: float) -> dict[str, Any]:
+    """Ratios of one case, from so many pairs and more where they take less than `least_s` seconds."""
     cpu, here = preset("cpu"), torch.device("cpu")
     ratios: dict[str, list[float]] = {"measured": [], "microbatches": [], "fitted": [], "preset": []}
     steps: list[float] = []
     c.bench.warm_up()
     for step in c.steps.values():
         step()
-    for _ in range(pairs):
+    started = time.perf_counter()
+    while len(steps) < pairs or time.perf_counter() - started < least_s:
         before = {parts: seconds(step) for parts, step in c.steps.items()}
         c.bench.clear()
         c.bench.round()
@@ -121,8 +122,10 @@ def compare(c: Case, pairs: int) -> dict[str, Any]:
         ratios["preset"].append(predicted_us(c.plan, cpu, 1, task_us) / real[1])
     return {
         "model": c.name, "wiring": c.wiring, "batch": c.plan.batch, "step_ms": statistics.median(steps) / 1e3,
+        "pairs": len(steps),
         **{name: statistics.median(found) for name, found in ratios.items()},
-        "least": min(ratios["measured"]), "most": max(ratios["measured"]),
+        "low": statistics.quantiles(ratios["measured"], n=4)[0] if len(steps) > 1 else ratios["measured"][0],
+        "high": statistics.quantiles(ratios["measured"], n=4)[2] if len(steps) > 1 else ratios["measured"][0],
     }  # fmt: skip
 
 
@@ -140,26 +143,28 @@ def main() -> None:
     """Parse, run, print; exits with 1 where a ratio is not within what is to be reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each model, at least")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[c[0] for c in CASES])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cases = [case(*c) for c in CASES if c[0] in options.only]
-    results = [compare(c, options.pairs) for c in cases]
+    results = [compare(c, options.pairs, options.seconds) for c in cases]
     for c, r in zip(cases, results, strict=True):
         r["others"] = by_others(c, cases, r["step_ms"]) if len(cases) > 1 else None
     if options.json:
         print(json.dumps(results, indent=2))
     else:
-        print(f"torch {torch.__version__}, {options.threads} thread(s), median of {options.pairs} pairs; "
-              f"predicted ÷ measured step\n")  # fmt: skip
-        print(f"{'model × wiring':<24}{'batch':>6}{'step':>11}{'profiled':>10}{'least':>7}{'most':>7}"
+        print(f"torch {torch.__version__}, {options.threads} thread(s); predicted ÷ measured step, "
+              "median of pairs (and quartiles)\n")  # fmt: skip
+        print(f"{'model × wiring':<24}{'batch':>6}{'step':>11}{'pairs':>7}{'profiled':>10}{'quartiles':>13}"
               f"{'M = 2':>8}{'rates':>8}{'of others':>11}{'preset':>8}")  # fmt: skip
         for r in results:
             others = f"{r['others']:>11.2f}" if r["others"] else " " * 11
-            print(f"{r['model'] + ' × ' + r['wiring']:<24}{r['batch']:>6}{r['step_ms']:>8.2f} ms{r['measured']:>10.2f}"
-                  f"{r['least']:>7.2f}{r['most']:>7.2f}{r['microbatches']:>8.2f}{r['fitted']:>8.2f}{others}"
+            label = f"{r['model']} × {r['wiring']}"
+            print(f"{label:<24}{r['batch']:>6}{r['step_ms']:>8.2f} ms{r['pairs']:>7}{r['measured']:>10.2f}"
+                  f"{r['low']:>8.2f}–{r['high']:.2f}{r['microbatches']:>8.2f}{r['fitted']:>8.2f}{others}"
                   f"{r['preset']:>8.2f}")  # fmt: skip
     missed = [r["model"] for r in results if not LOW <= r["measured"] <= HIGH]
     if missed:

@@ -14,7 +14,7 @@ from reclra_compile.ir import Device
 _POINTS = 13  #: per rate and pass of the search
 _PASSES = 10  #: each looks at half of the range before, around the best point
 _DECADES = 2.0  #: up and down from the first guess
-_TOWARDS_GUESS = 1e-6  #: weight of staying near the guess, which decides where the samples do not
+_TOWARDS_GUESS = 1e-4  #: weight of staying near the guess, which decides where the samples do not
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ def line_through(times_us: Mapping[int, float], fixed_us: float = 0.0) -> Line:
 def fitted(samples: Sequence[Sample], guess: Device) -> Device:
     """`guess` with the arithmetic rate, the bandwidth and the time to start a task that explain the samples best.
 
-    A task takes max(FLOPs ÷ rate, bytes ÷ bandwidth) + start. Errors are those of the logarithm, weighted by time; in
-    the end all is scaled so that the sum of the samples is met. Where samples say nothing of a number, it stays near
-    that of `guess`.
+    A task takes max(FLOPs ÷ rate, bytes ÷ bandwidth) + start. Errors are those of the logarithm, weighted by the square
+    root of the time; in the end all is scaled so that the sum of the samples is met. Where samples say nothing of a
+    number, it stays near that of `guess`.
     """
     used = [s for s in samples if s.us > 0]
     if not used:
@@ -85,7 +85,7 @@ def _best_of(around: Array, width: float, guess: Array, flops: Array, moved: Arr
     """The point with the smallest error of a cube of points, (3,) logarithms."""
     steps = np.linspace(-width, width, _POINTS)
     cube = np.stack(np.meshgrid(*(around[k] + steps for k in range(3)), indexing="ij"), axis=-1).reshape(-1, 3)
-    share = us / us.sum()
+    share = np.sqrt(us) / np.sqrt(us).sum()
     error = np.empty(len(cube))
     block = max(1, 4_000_000 // len(us))
     for k in range(0, len(cube), block):
