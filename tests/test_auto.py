@@ -57,7 +57,7 @@ def numbers(wave: tuple[str, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("how", ASKED)
-@pytest.mark.parametrize("devices", ["5", "any:5", "h100:5"])
+@pytest.mark.parametrize("devices", ["5", "any:5"])
 def test_the_papers_bottlenecks_are_relays(how: str, devices: str) -> None:
     """Figure 1: wave 1 is {8, 5, 2} on three devices, wave 2 the other five on five."""
     plan = plan_for(NINE, X, asked(devices=devices, **ASKED[how]))
@@ -82,8 +82,7 @@ def test_without_a_depth_the_faster_one_is_taken() -> None:
     assert chosen[True] is not None and chosen[False] is not None and chosen[True] < chosen[False]
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("devices", ["cpu:3", "any:2"])
+@pytest.mark.parametrize(("depth", "devices"), [(1, "cpu:3"), (2, "cpu:3"), (2, "any:2"), (3, "cpu:2")])
 def test_the_model_prices_what_the_plan_does(depth: int, devices: str) -> None:
     """The modelled makespan is the equation over the tasks of the plan, wave by wave."""
     wiring = asked(devices=devices, depth=depth)
@@ -199,6 +198,9 @@ def test_blocks_are_regions_and_exact_inside() -> None:
     assert "granularity: block" in made.text and "inside: backprop" in made.text
     assert [r.name for r in plan.regions] == ["stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "head"]
     assert len(plan.waves) == 3 and all(r.name.startswith("blocks") for r in made.report.relays)
+    kernels = {p.target: (p.source, p.kernel, p.update) for p in plan.pathways}
+    assert kernels["blocks.3"] == ("head", "adjoint", "tied")  # the block that the output reads hears it exactly
+    assert {u for s, k, u in kernels.values() if s == "head" and k != "adjoint"} <= {"local_loss"}
     by_layers = plan_for(Blocks(), x, {**asked(depth=2), "regions": {"granularity": "layer"}})
     assert len(by_layers.regions) == 10
     assert by_layers == plan_for(Blocks(), x, asked(depth=2), granularity="layer")

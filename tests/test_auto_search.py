@@ -135,8 +135,7 @@ def test_no_error_graph_of_eight_regions_below_the_output_is_better(seed: int, d
     check(problem(seed + 50, 8, devices, chain=False), Ask(2, count=2))
 
 
-@pytest.mark.parametrize("ask", [Ask(1), Ask(2), Ask(2, count=20), Ask(3)], ids=str)
-@pytest.mark.parametrize("limit", [0.0, 0.05])
+@pytest.mark.parametrize(("ask", "limit"), [(Ask(1), 0.0), (Ask(2), 0.05), (Ask(2, count=20), 0.0), (Ask(3), 0.0)])
 def test_two_hundred_regions_on_64_devices_take_few_evaluations(ask: Ask, limit: float) -> None:
     """Looking at all pairs of relays alone would be 19,900 sets, at all sets 2 to the power of 200."""
     p = problem(3, 200, 64, limit=limit)
