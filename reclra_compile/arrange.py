@@ -31,7 +31,7 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
     `machine` the microbatches, the staleness and the pins are used. Raises PlacementError (N004–N008) where these and
     the devices' memory leave no placement. `time` gives the microseconds of a task on a device.
     """
-    microbatches = machine.microbatches or 1
+    microbatches = 1 if machine.microbatches is None else machine.microbatches
     tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.pathways)
     schedule = Schedule(microbatches, machine.staleness or 0)
     bare = replace(plan, tasks=tasks, devices=tuple(devices), schedule=schedule)

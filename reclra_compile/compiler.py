@@ -12,8 +12,10 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reclra_compile.arrange import arrange
 from reclra_compile.auto.design import Designed, Model, design
 from reclra_compile.auto.settings import asked_of
+from reclra_compile.cost.lookup import priced
 from reclra_compile.errors import Fault, PlanError, WiringError
 from reclra_compile.frontend.cut import Cut, Ground, joined, survey
 from reclra_compile.frontend.measure import measure, value_names
@@ -56,7 +58,7 @@ def compile(
     granularity: str | None = None,
     output: str | int | None = None,
     unreached: Unreached = "refuse",
-    devices: Devices | None = None,
+    devices: Devices | Machine | None = None,
     microbatches: int | None = None,
     staleness: int | None = None,
     placement: Mapping[str, str | int] | None = None,
@@ -69,12 +71,12 @@ def compile(
     `granularity` ("layer", "block", "groups=K") replaces that of the wiring; `output` chooses one output of a
     model that has several, by name or position. `unreached`: regions that no error reaches are an error
     ("refuse"), do not learn ("freeze"), or learn by exact backpropagation ("backprop"). `devices` (a number,
-    "h100:4", or Devices), `microbatches` (parts of a batch), `staleness` (1: gradients at the weights before the last
-    update) and `placement` (device of the regions that a glob matches) replace what the wiring says; all devices are
-    run in this process, one after the other. With `plan`, that plan is checked against the model and run instead of a
-    wiring. Raises ModelError, WiringError, PlacementError or PlanError.
+    "h100:4", Devices, or a Machine), `microbatches` (parts of a batch), `staleness` (1: gradients at the weights before
+    the last update) and `placement` (device of the regions that a glob matches) replace what the wiring says; all
+    devices are run in this process, one after the other. With `plan`, that plan is checked against the model and run
+    instead of a wiring. Raises ModelError, WiringError, PlacementError or PlanError.
     """
-    machine = Machine(devices, microbatches, staleness, placement or {})
+    machine = _machine(devices, microbatches, staleness, placement)
     if plan is not None and (wiring is not None or granularity is not None or machine.asked):
         raise PlanError(Fault("P012", "give a wiring, with devices and microbatches, or a plan, not both"))
     ground = survey(trace(model, example_inputs, output))
@@ -86,6 +88,16 @@ def compile(
         cuts = check_plan(plan, ground, found)
     linked, synapses = link(plan, ground.traced, cuts, loss_fn, seed, reduction)
     return Program(plan, model, linked, synapses, output)
+
+
+def _machine(
+    devices: Devices | Machine | None, microbatches: int | None, staleness: int | None,
+    placement: Mapping[str, str | int] | None,
+) -> Machine:  # fmt: skip
+    """The machine that the arguments of `compile` ask for: `devices` may be a whole one, which the others change."""
+    machine = devices if isinstance(devices, Machine) else Machine(devices)
+    given: dict[str, Any] = {"microbatches": microbatches, "staleness": staleness, "pins": placement}
+    return replace(machine, **{name: value for name, value in given.items() if value is not None})
 
 
 def plan_for(
@@ -167,9 +179,6 @@ def make_plan(
     )
     machine = (machine or Machine()).over(loaded)
     if machine.asked:
-        from reclra_compile.arrange import arrange
-        from reclra_compile.cost.lookup import priced
-
         plan, on, time = priced(plan, machine, precision(traced.model))
         plan = arrange(plan, on, machine, time)
     verify(plan)

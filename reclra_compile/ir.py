@@ -248,10 +248,13 @@ class Plan:
         return parse_plan(text, file)
 
     def on(self, machine: Machine) -> Plan:
-        """This plan for other devices or microbatches, which need no model; raises PlacementError."""
-        from reclra_compile.arrange import arrange
+        """This plan for other devices or microbatches, without the model; what `machine` leaves open stays, but pins.
 
-        return arrange(self, machine.named("float32"), machine)
+        Raises PlacementError, UserError for more microbatches than samples, PlanError where nothing has a time.
+        """
+        from reclra_compile.simulate.retarget import retargeted
+
+        return retargeted(self, machine)
 
     def simulate(self, batches: int = 1) -> Simulation:
         """The step as predicted: when each task runs on its device, in microseconds; `batches` steps in a row."""

@@ -26,12 +26,13 @@ from reclra_compile.spec.synapses import kind
 
 
 def verify(plan: Plan) -> Plan:
-    """The plan itself where it is sound; raises PlanError (P101–P111) with every fault otherwise."""
+    """The plan itself where it is sound; raises PlanError (P101–P112) with every fault otherwise."""
     faults = [Fault(code, message) for code, check in CHECKS.items() for message in check(plan)]
     if not faults:  # what tasks are needed is known only where all names stand for something
         faults = [Fault("P106", message) for message in _tasks(plan)]
     faults += [Fault("P107", message) for message in _order(plan)]
     faults += [Fault("P109", message) for message in lanes.turns(plan)]
+    faults += [Fault("P112", message) for message in lanes.numbers(plan)]
     if not faults:  # the rest follows the tasks through the devices
         faults += [Fault("P110", message) for message in lanes.messages(plan)]
         faults += [Fault("P111", message) for message in lanes.waiting(plan)]

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 from reclra_compile.errors import PlanError
 from reclra_compile.ir import Plan
+from reclra_compile.machine import MOST_PARTS, wrong_devices
 from reclra_compile.schedule.values import base
 from reclra_compile.simulate.events import simulate
 
+MOST = 1e30  #: of any time or size: beyond it, sums of them lose their meaning
 CODES = {
+    "P112": "a number of the plan's devices or tasks is negative or not finite, or two devices have one name",
     "P109": "the plan's microbatches, staleness or turns are out of range, or a turn falls on a device",
     "P110": "a task reads what is not on its device, or a message is not what a device needs",
     "P111": "the lanes of two devices wait for each other",
@@ -19,8 +22,8 @@ CODES = {
 
 def turns(plan: Plan) -> Iterator[str]:
     """Turns begin at 0 or later, and never fall from a task to a later one of its device (P109)."""
-    if plan.schedule.microbatches < 1:
-        yield f"{plan.schedule.microbatches} microbatches"
+    if not 1 <= plan.schedule.microbatches <= MOST_PARTS:
+        yield f"{plan.schedule.microbatches} microbatches are not from 1 to {MOST_PARTS:,}"
     if plan.schedule.staleness not in (0, 1):
         yield f"staleness {plan.schedule.staleness} is neither 0 nor 1"
     reached: dict[int, tuple[int, str]] = {}
@@ -29,6 +32,15 @@ def turns(plan: Plan) -> Iterator[str]:
         if t.turn < before:
             yield f"task '{t.id}' is in turn {t.turn}, after '{name}' in turn {before} on the same device"
         reached[t.device] = (t.turn, t.id)
+
+
+def numbers(plan: Plan) -> Iterator[str]:
+    """Times, sizes and rates are finite and not negative, and no two devices have one name (P112)."""
+    yield from wrong_devices(plan.devices)
+    for t in plan.tasks:
+        for name, value in (("us", t.us), ("flops", t.flops), ("bytes", t.bytes)):
+            if not 0 <= value <= MOST:
+                yield f"task '{t.id}' has {name} {value}"
 
 
 def messages(plan: Plan) -> Iterator[str]:

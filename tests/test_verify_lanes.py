@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -43,9 +44,20 @@ def refused(plan: Plan) -> str:
     return str(failed.value)
 
 
+def devices(plan: Plan, **changes: Any) -> Plan:
+    """The plan with its first device changed."""
+    return replace(plan, devices=(replace(plan.devices[0], **changes), *plan.devices[1:]))
+
+
 MUTATIONS: list[tuple[str, Callable[[Plan], Plan], str]] = [
     ("P109", lambda p: replace(p, schedule=Schedule(0)), "0 microbatches"),
+    ("P109", lambda p: replace(p, schedule=Schedule(10**9)), "1000000000 microbatches"),
     ("P109", lambda p: replace(p, schedule=Schedule(4, 2)), "staleness 2"),
+    ("P112", lambda p: edited(p, "F r0", us=math.nan), "'F r0' has us nan"),
+    ("P112", lambda p: edited(p, "F r0", us=1e300), "has us 1e+300"),
+    ("P112", lambda p: edited(p, "F r0", bytes=-7), "has bytes -7"),
+    ("P112", lambda p: devices(p, link_latency_us=-1.0), "'d0' has link_latency_us -1"),
+    ("P112", lambda p: devices(p, name="d1"), "'d1' is there 2 times"),
     ("P109", lambda p: edited(p, "F r0", turn=-1), "'F r0' is in turn -1"),
     ("P109", lambda p: edited(p, "F r0", turn=9), "after 'F r0' in turn 9 on the same device"),
     ("P107", lambda p: without(p, first(p, "P").id), "before it is written"),

@@ -11,6 +11,7 @@ CODES = {
     "N006": "a pin that matches no region, or names a device that does not exist",
     "N007": "pins that contradict each other",
     "N008": "regions that settle together are asked to be on several devices",
+    "N009": "microbatches, staleness, devices or placement of a kind or size that they cannot have",
 }
 
 

@@ -79,7 +79,7 @@ def _turns(
             arrived = max((ready[v] for v in t.reads if v in ready), default=0.0)
             end = lane.run(arrived, 0.0 if t.kind in "RX" else t.us, spare)
             ready.update(dict.fromkeys(t.writes, end))
-        turns.append(min(lane.turn, microbatches - 1))
+        turns.append(lane.turn)
     return tuple(turns)
 
 

@@ -83,6 +83,10 @@ def _compare(state: dict[str, Any], run: Run, facts: Facts, where: Location) -> 
     if saved.fingerprint != plan.fingerprint:
         raise _other(where, f"belongs to another model: {saved.model} {saved.fingerprint}, not "
                      f"{plan.model} {plan.fingerprint}", "resume with the same MODEL")  # fmt: skip
+    for name in ("microbatches", "staleness"):
+        before, now = getattr(saved.schedule, name), getattr(plan.schedule, name)
+        if before != now:
+            raise _other(where, f"was made with {name} {before}, not {now}", f"resume with --{name} {before}")
     if _essence(saved) != _essence(plan):
         names = f": {saved.name}, not {plan.name}" if saved.name != plan.name else ", or to an edited one"
         raise _other(where, f"belongs to another wiring{names}", "resume with the same --wiring")

@@ -100,12 +100,12 @@ class Job:
         loss_fn = brought_loss(loaded)
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(self.device)
-        machine = self.machine if member.plan is None else Machine()
+        machine = self.machine if member.plan is None and self.machine.asked else None
         with loaded.blamed():
             program = compile(
                 loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=loss_fn,
                 granularity=self.granularity if member.plan is None else None, output=self.output,
-                unreached=self.unreached, **machine.options(),
+                unreached=self.unreached, devices=machine,
             )  # fmt: skip
         settings = with_flags(program.plan.training, **self.flags)
         train, valid = (self._split(example, part) for part in ("train", "valid"))
