@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from reclra_compile.auto.ask import Ask, valid
@@ -63,12 +64,15 @@ def _shifted(
 
 
 def _near(problem: Problem, ask: Ask, relays: frozenset[int]) -> Iterator[frozenset[int]]:
-    """Sets of relays that differ in one, those of the size asked for."""
+    """Sets of relays that differ in one, or in two of the number asked for, all of that size."""
     others = [i for i in range(1, problem.output) if i not in relays]
     if not ask.count:
         yield from (relays - {r} for r in sorted(relays) if len(relays) > 1)
         yield from (relays | {a} for a in others)
     yield from (relays - {r} | {a} for r in sorted(relays) for a in others)
+    if ask.count:  # each has to be heard, so that often no single exchange is possible
+        pairs, new = itertools.combinations(sorted(relays), 2), [*itertools.combinations(others, 2)]
+        yield from (relays.difference(out).union(into) for out in pairs for into in new)
 
 
 def _descended(
