@@ -21,7 +21,7 @@ from reclra_compile.schedule.values import value_bytes, with_traffic
 from reclra_compile.simulate.events import simulate
 from reclra_compile.verify import verify
 
-MANY = 20_000  #: devices × microbatches beyond which one order of turns is taken without comparing others
+MANY = 8_000  #: devices × microbatches beyond which one order of turns is taken without comparing others
 
 
 def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time = task_us) -> Plan:
