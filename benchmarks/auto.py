@@ -1,6 +1,6 @@
 """Time and quality of the search for relays: 200 regions on 64 devices, and mid-size cases against exact search.
 
-    python benchmarks/auto.py                 seconds of a whole choice, from costs to error graph
+    python benchmarks/auto.py                 CPU seconds of a whole choice, from costs to error graph
     python benchmarks/auto.py --gap 40        also the gap of the local search on 40 random cases of 10 to 12 regions
 """
 
@@ -49,9 +49,9 @@ def timed(profile: str, memory: int | None) -> None:
     kernels = Kernels(model(0, 200), BATCH, 16_000_000, memory=memory)
     rates = rates_of(parse_devices(f"{profile}:64"))
     for label, asks in (("depth 1 or 2", [Ask(1), Ask(2)]), ("depth 3", [Ask(3)]), ("20 relays", [Ask(2, count=20)])):
-        start = time.perf_counter()
+        start = time.process_time()
         found = [c for c in choices(kernels, rates, 8, asks) if c is not None]
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         best = min(found, key=lambda c: (not c.found.fits, c.us))
         size = "" if memory is None else f", {memory / 2**20:.0f} MiB"
         relays_found, work = len(best.found.relays(best.problem)), best.found.effort.evaluations

@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 Key = tuple[int, ...]
 STARTS = 3  #: of the sets of narrowest regions, how many are improved
 PARTNERS = 24  #: regions that a relay is swapped for: the cheapest, and as many that lie evenly
-MOST_COLUMNS = 6_000  #: sets of relays that one start's improvement looks at
+MOST_COLUMNS = 3_000  #: sets of relays that one start's improvement looks at
 
 
 def climb(problem: Problem, ask: Ask, effort: Effort) -> list[frozenset[int]]:
