@@ -1,6 +1,6 @@
 """Predicted step time ÷ measured step time on this machine, after profiling.
 
-    python benchmarks/prediction.py [--pairs 7] [--seconds 15] [--threads 1] [--only mlp cnn …] [--json]
+    python benchmarks/prediction.py [--pairs 7] [--seconds 20] [--threads 1] [--only mlp cnn …] [--json]
 
 A pair is: real steps, one round of profiling, real steps again; a ratio is the median over pairs, so that a drift of
 the machine cancels. A step is forward, errors and gradients, without the optimizer. Beside the measured times of
@@ -143,7 +143,7 @@ def main() -> None:
     """Parse, run, print; exits with 1 where a ratio is not within what is to be reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each model, at least")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each model, at least")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[c[0] for c in CASES])
     parser.add_argument("--json", action="store_true")

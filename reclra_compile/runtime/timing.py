@@ -16,7 +16,7 @@ from reclra_compile.runtime.program import Program
 from reclra_compile.runtime.tasks import waits
 
 Clock = Callable[[], float]  #: seconds
-SHORT_S, MOST = 0.02, 20  #: shorter steps are repeated in a round up to this time, and so many times at most
+SHORT_S, MOST = 0.1, 20  #: shorter steps are repeated in a round up to this time, and so many times at most
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Timing:
 
     def warm_up(self, rounds: int) -> None:
         """Take steps that do not count, and find out how many make a round."""
-        seconds = [self._plain() for _ in range(max(1, rounds))][-1] / 1e6
+        seconds = min(self._plain() for _ in range(max(1, rounds))) / 1e6  # the first, or a disturbed one, is long
         self.repeats = MOST if seconds * MOST <= SHORT_S else max(1, int(SHORT_S / seconds))
         self._watched()
 
