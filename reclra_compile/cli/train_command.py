@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from reclra_compile.cli.auto_options import auto_options
 from reclra_compile.cli.errors import Interrupted, reports_errors
 from reclra_compile.cli.options import granularity_option, machine_options, output_option, unreached_option
 
@@ -36,6 +37,7 @@ AUGMENT = ("none", "flip", "crop_flip", "resized_crop_flip")
 @output_option
 @unreached_option
 @machine_options
+@auto_options
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="passes over the training data  [default: *]")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="samples per step  [default: *]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="learning rate  [default: *]")
@@ -81,6 +83,7 @@ def train(**options: Any) -> str | None:
         --data mnist --data-dir FOLDER --seeds 3
     reclra-compile train model.py -w my.yaml --run-dir runs/first
     reclra-compile train model.py -w my.yaml --run-dir runs/first --resume
+    reclra-compile train model.py --groups 4 --compare backprop
 
     Settings marked * come from the wiring's `training:` section where they are not given; epochs and
     batch size of the first wiring hold for all. The test part of the data is evaluated after every

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from reclra_compile.cli.auto_options import auto_wiring
 from reclra_compile.cli.errors import Faults
 from reclra_compile.cli.options import machine_of
 from reclra_compile.cli.plan_file import read_plan
 from reclra_compile.cli.report import console
-from reclra_compile.compiler import compile, plan_for
+from reclra_compile.compiler import WiringSource, compile, plan_for
 from reclra_compile.data.faults import problem
 from reclra_compile.data.imagefolder import ImageFolder, image_folder
 from reclra_compile.data.own import OwnData
@@ -26,6 +27,7 @@ from reclra_compile.frontend.example import example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan
 from reclra_compile.spec.load import load_wiring
+from reclra_compile.spec.schema import Wiring
 from reclra_compile.train.brought import brought_data, brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Job, Member
@@ -66,11 +68,11 @@ def set_up(options: dict[str, Any]) -> Setup:
         check_device(options["device"])
     members: tuple[Member, ...] = ()
     with faults.collected():
-        members = _members(options)
+        members = _members(options, _first(options))
     of_model = Faults()
     with of_model.collected():  # before the wirings: the file may register rules that they name
         loaded = load_model(options["model"])
-    for wiring in dict.fromkeys(m.wiring for m in members if m.wiring):
+    for wiring in dict.fromkeys(m.wiring for m in members if isinstance(m.wiring, str)):
         with faults.collected():
             load_wiring(wiring)
     faults.found += of_model.found
@@ -185,11 +187,18 @@ def _check_resume(options: dict[str, Any], members: tuple[Member, ...]) -> None:
         )
 
 
-def _members(options: dict[str, Any]) -> tuple[Member, ...]:
+def _first(options: dict[str, Any]) -> str | Wiring | None:
+    """The wiring that is asked for by name, or by what the compiler is to choose; None where none is."""
+    given = options["wiring"]
+    asked = auto_wiring(options, given or "depth2", given is not None)
+    return given if isinstance(asked, str) else asked
+
+
+def _members(options: dict[str, Any], asked: str | Wiring | None) -> tuple[Member, ...]:
     """One run per wiring and seed; runs with the same label differ in their seed only."""
-    plan = _read_plan(options["plan"], options["wiring"]) if options["plan"] else None
-    first = None if plan else options["wiring"] or "depth2"
-    wirings = [(plan.name if plan else Path(str(first)).stem, first, plan)]
+    plan = _read_plan(options["plan"], asked) if options["plan"] else None
+    first = None if plan else asked or "depth2"
+    wirings: list[tuple[str, WiringSource | None, Plan | None]] = [(_label(first, plan), first, plan)]
     wirings += [(Path(w).stem, w, None) for w in options["compare"]]
     names = [name for name, _, _ in wirings]
     members = []
@@ -200,12 +209,19 @@ def _members(options: dict[str, Any]) -> tuple[Member, ...]:
     return tuple(members)
 
 
+def _label(wiring: str | Wiring | None, plan: Plan | None) -> str:
+    """What the runs of a wiring or a plan are called; a wiring that is to be chosen is called auto."""
+    if plan:
+        return plan.name
+    return Path(wiring).stem if isinstance(wiring, str) else "auto"
+
+
 def _folder(run_dir: str | None, label: str, seed: int) -> Path | None:
     # a plan's name is free text, and must not lead out of the folder
     return Path(run_dir) / re.sub(r"[^\w.#+-]|^\.+", "_", label) / f"seed{seed}" if run_dir else None
 
 
-def _read_plan(file: str, wiring: str | None) -> Plan:
+def _read_plan(file: str, wiring: str | Wiring | None) -> Plan:
     if wiring:
         raise PlanError(Fault("P012", "--wiring and --plan exclude each other", fix="give one of them"))
     return read_plan(file)
