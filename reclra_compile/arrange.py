@@ -32,8 +32,9 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
     the devices' memory leave no placement. `time` gives the microseconds of a task on a device.
     """
     microbatches = 1 if machine.microbatches is None else machine.microbatches
-    tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.pathways)
+    tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.targets, plan.pathways)
     schedule = Schedule(microbatches, machine.staleness or 0)
+    plan = _warned(plan, microbatches)
     bare = replace(plan, tasks=tasks, devices=tuple(devices), schedule=schedule)
 
     def score(regions: Mapping[str, int]) -> float:
@@ -44,6 +45,17 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
     made = _best(_spread(bare, dict(regions), time))
     made = replace(made, cost=replace(made.cost, sent_bytes=sent_bytes(made.tasks)))
     return verify(check_memory(made))
+
+
+def _warned(plan: Plan, microbatches: int) -> Plan:
+    """The plan with a warning where its microbatches have less than a sample each."""
+    if microbatches <= plan.batch:
+        return plan
+    warning = (
+        f"the plan is for a batch of {plan.batch}, so that {microbatches} microbatches have less than a sample each: "
+        "give example inputs with as many samples as a training batch has"
+    )
+    return replace(plan, warnings=(*(w for w in plan.warnings if w != warning), warning))
 
 
 def _spread(bare: Plan, regions: Mapping[str, int], time: Time) -> Plan:

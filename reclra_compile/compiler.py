@@ -155,7 +155,7 @@ def make_plan(
     idle = idle_parameters(traced.model, regions)
     targets = keep_within(resolved.targets, loaded, RegionGraph(regions, output))
     tasks = lower(regions, targets, resolved.pathways, resolved.waves, output)
-    tasks = with_traffic(order(tasks), regions, resolved.pathways)
+    tasks = with_traffic(order(tasks), regions, targets, resolved.pathways)
     tasks = frees(tasks)
     plan = Plan(
         name=loaded.wiring.name,

@@ -33,7 +33,7 @@ from reclra_compile.spec.load import load_wiring
 
 def bare(plan: Plan, devices: str | tuple[Device, ...], microbatches: int = 1) -> Plan:
     """The plan as placement takes it: tasks that are not placed, devices, microbatches."""
-    tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.pathways)
+    tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.targets, plan.pathways)
     found = parse_devices(devices) if isinstance(devices, str) else devices
     return replace(plan, tasks=tasks, devices=found, schedule=Schedule(microbatches))
 

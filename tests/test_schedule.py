@@ -50,7 +50,7 @@ def work(plan: Plan) -> tuple[Task, ...]:
 def needed(plan: Plan) -> tuple[Task, ...]:
     """The tasks before they are ordered."""
     tasks = lower(plan.regions, plan.targets, plan.pathways, plan.waves, plan.output)
-    return with_traffic(tasks, plan.regions, plan.pathways)
+    return with_traffic(tasks, plan.regions, plan.targets, plan.pathways)
 
 
 # Order

@@ -85,7 +85,7 @@ def test_names_of_copies_and_messages() -> None:
 
 def test_traffic_counts_operands() -> None:
     plan = chain(3)
-    tasks = {t.id: t for t in with_traffic(plan.tasks, plan.regions, plan.pathways)}
+    tasks = {t.id: t for t in with_traffic(plan.tasks, plan.regions, plan.targets, plan.pathways)}
     z = plan.regions[0].z_bytes
     assert tasks["T r0"].bytes == 4 * z
     assert tasks["D r2->r0"].bytes == 2 * z

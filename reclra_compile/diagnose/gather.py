@@ -14,6 +14,6 @@ def gathered(plan: Plan) -> Plan:
     """`plan` without devices, microbatches and staleness; itself where it has none."""
     if len(plan.devices) == 1 and plan.schedule == Schedule():
         return plan
-    tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.pathways)
+    tasks = with_traffic(order(without_messages(plan.tasks)), plan.regions, plan.targets, plan.pathways)
     placement = Placement(tuple((r.name, 0) for r in plan.regions))
     return replace(plan, tasks=frees(tasks), devices=(Device(),), placement=placement, schedule=Schedule())

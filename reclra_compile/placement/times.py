@@ -8,9 +8,10 @@ from reclra_compile.ir import Device, Task
 def task_us(task: Task, device: Device, microbatches: int = 1) -> float:
     """Microseconds of one microbatch of `task` on `device`; a message (P) is what its link is occupied for.
 
-    Where neither arithmetic nor memory has a rate, a FLOP counts as a microsecond. Receiving and freeing take no time.
+    Where neither arithmetic nor memory has a rate, a FLOP counts as a microsecond. Receiving and freeing take no time,
+    and so does what neither computes nor moves anything.
     """
-    if task.kind in "RX":
+    if task.kind in "RX" or not (task.flops or task.bytes):
         return 0.0
     moved = task.bytes / microbatches
     if task.kind == "P":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from reclra_compile.ir import Pathway, Region, Task
-from reclra_compile.schedule.lower import activity
+from reclra_compile.ir import Pathway, Region, Target, Task
+from reclra_compile.schedule.lower import activity, whole_regions
 
 FLOAT_BYTES = 4
 _ELSEWHERE = re.compile(r"(?P<value>.*)(?P<mark>[|>])\d+")
@@ -49,11 +49,17 @@ def base(value: str) -> str:
 
 
 def with_traffic(
-    tasks: Iterable[Task], regions: Iterable[Region], pathways: Iterable[Pathway]
+    tasks: Iterable[Task], regions: Iterable[Region], targets: Sequence[Target], pathways: Sequence[Pathway]
 ) -> tuple[Task, ...]:
-    """`tasks` with the bytes that each reads and writes: measured for regions, counted by operand elsewhere."""
+    """`tasks` with the bytes that each reads and writes: measured for regions, counted by operand elsewhere.
+
+    Where errors only pass a region on the model's own edges, task T hands them on and moves nothing.
+    """
     by_region, by_pathway = {r.name: r for r in regions}, {p.name: p for p in pathways}
-    return tuple(replace(t, bytes=_traffic(t, by_region, by_pathway)) for t in tasks)
+    passing = {f"T {name}" for name in whole_regions(tuple(targets), tuple(pathways))}
+    return tuple(
+        replace(t, bytes=0 if t.id in passing else _traffic(t, by_region, by_pathway)) for t in tasks
+    )
 
 
 def _traffic(t: Task, regions: Mapping[str, Region], pathways: Mapping[str, Pathway]) -> int:
