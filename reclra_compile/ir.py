@@ -46,7 +46,7 @@ class Region:
     parameters (E5), `input_flops` of the VJP with respect to the inputs (what backprop's dX costs).
     `saved_bytes` is what autograd keeps for E5 beside parameters and the region's inputs, for the batch.
     `forward_bytes`, `weight_bytes` and `input_bytes` are what the operations of the same three parts read and write,
-    `output_bytes` the size of each output and `z_bytes` that of z, all for the batch; `parameter_bytes` is what the
+    `output_bytes` the size of each output and `z_bytes` that of z, all for the batch; `parameter_sizes` are what the
     parameters take.
 
     `channel_axis` is the axis of `shape` that holds the channels (features); the other axes are the grid
@@ -74,7 +74,7 @@ class Region:
     input_bytes: int = 0
     output_bytes: tuple[int, ...] = ()
     z_bytes: int = 0
-    parameter_bytes: int = 0
+    parameter_sizes: tuple[int, ...] = ()
     tail: bool = False
     batched: bool = True
     channel_axis: int = 0
@@ -84,6 +84,11 @@ class Region:
     within: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def parameter_bytes(self) -> int:
+        """What the region's parameters take."""
+        return sum(self.parameter_sizes)
 
     @property
     def learns(self) -> bool:

@@ -23,7 +23,7 @@ def region(name: str, inputs: Sequence[str], batch: int, size: int = 8, cost: in
         name=name, op="Linear", phi="tanh", inputs=tuple(inputs), outputs=(f"z.{name}",), shape=(size,),
         parameters=(f"{name}.weight",), parameter_count=size * size, weight_count=size * size,
         forward_flops=cost, weight_flops=cost, input_flops=cost, output_bytes=(z,), z_bytes=z,
-        parameter_bytes=4 * size * size,
+        parameter_sizes=(4 * size * size,),
     )  # fmt: skip
 
 

@@ -134,9 +134,12 @@ def test_synapses_are_where_their_target_is() -> None:
 def test_shared_weights_count_once_on_a_device() -> None:
     plan = chain(3)
     first, second, third = plan.regions
-    tied = replace(third, parameters=(*first.parameters, "bias"), parameter_bytes=300)
+    tied = replace(third, parameters=(*first.parameters, "bias"), parameter_sizes=(256, 44))
     plan = replace(plan, regions=(first, second, tied))
     assert static_bytes(on_devices(plan, [0, 1, 0], Schedule())) == (300 * 4 + 256, 256 * 4)
+    other = replace(second, parameters=("bias", "r1.weight"), parameter_sizes=(44, 256))  # neither is within the other
+    plan = replace(plan, regions=(first, other, tied))
+    assert static_bytes(on_devices(plan, [0, 0, 0], Schedule())) == ((256 + 44 + 256) * 4 + 256,)
 
 
 def test_what_does_not_fit_is_refused() -> None:

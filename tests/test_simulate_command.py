@@ -108,7 +108,7 @@ def test_what_is_not_asked_for_stays() -> None:
 
 def test_a_batch_of_another_size_is_in_proportion_but_for_the_weights() -> None:
     plan = chain(3, batch=8)
-    plan = replace(plan, regions=tuple(replace(r, forward_bytes=1000, parameter_bytes=256) for r in plan.regions))
+    plan = replace(plan, regions=tuple(replace(r, forward_bytes=1000, parameter_sizes=(256,)) for r in plan.regions))
     twice = rebatched(plan, 16)
     assert [r.forward_flops for r in twice.regions] == [2 * r.forward_flops for r in plan.regions]
     assert [r.forward_bytes for r in twice.regions] == [256 + 2 * 744] * 3

@@ -65,6 +65,9 @@ def _measure(
     z = results[1]
     if not isinstance(z, Tensor):
         raise ModelError(Fault("M203", f"the output of region '{cut.name}' is {type(z).__name__}, not a tensor"))
+    sizes = Counter[str]()
+    for p in own:
+        sizes[canonical.get(id(p), "?")] += p.numel() * p.element_size()
     return Region(
         name=cut.name,
         op=_operations([_op(n, traced) for n in cut.anchors]),
@@ -73,7 +76,7 @@ def _measure(
         outputs=tuple(names[n] for n in cut.outputs),
         shape=tuple(z.shape[1:]),
         batched=bool(z.ndim) and z.shape[0] == traced.inputs[0].shape[0],
-        parameters=tuple(dict.fromkeys(canonical.get(id(p), "?") for p in own)),
+        parameters=tuple(sizes),
         parameter_count=sum(p.numel() for p in own),
         weight_count=sum(p.numel() for p in own if p.ndim > 1),
         forward_flops=spent.forward.flops,
@@ -85,7 +88,7 @@ def _measure(
         input_bytes=spent.input.bytes,
         output_bytes=tuple(tensor_bytes(o) if isinstance(o, Tensor) else 0 for o in results[2:]),
         z_bytes=tensor_bytes(z),
-        parameter_bytes=sum(p.numel() * p.element_size() for p in own),
+        parameter_sizes=tuple(sizes.values()),
         tail=cut.tail,
         channel_axis=channel_axis(cut, traced, tuple(z.shape[1:])),
         window=window(cut, traced),

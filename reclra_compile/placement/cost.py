@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import networkx as nx
 
 from reclra_compile.ir import Cost, Pathway, Region, Target, Task
-from reclra_compile.placement.memory import weight_bytes
+from reclra_compile.placement.memory import sizes_of
 from reclra_compile.placement.recompute import kept_bytes
 from reclra_compile.schedule.order import dependencies
 from reclra_compile.schedule.settling import settles
@@ -49,8 +49,8 @@ def sent_bytes(tasks: Iterable[Task]) -> int:
 
 
 def _stored(regions: tuple[Region, ...]) -> int:
-    """Bytes of the model's parameters; regions that share all of theirs (one module used twice) count once."""
-    return sum({r.parameters or r.name: weight_bytes(r) for r in regions}.values())
+    """Bytes of the model's parameters, each once however many regions share it."""
+    return sum(dict(pair for r in regions for pair in sizes_of(r)).values())
 
 
 def _longest(tasks: tuple[Task, ...], pathways: tuple[Pathway, ...]) -> int:

@@ -168,6 +168,13 @@ def weight_bytes(region: Region) -> int:
     return region.parameter_bytes or FLOAT_BYTES * region.parameter_count
 
 
+def sizes_of(region: Region) -> list[tuple[str, int]]:
+    """Each parameter with its bytes; all under the region's name where they were not measured one by one."""
+    if len(region.parameters) == len(region.parameter_sizes):
+        return list(zip(region.parameters, region.parameter_sizes, strict=True))
+    return [(region.name, weight_bytes(region))]
+
+
 def check_memory(plan: Plan) -> Plan:
     """The plan itself; raises PlacementError N005 where its stated peaks are more than its devices have."""
     short = [
@@ -185,13 +192,13 @@ def check_memory(plan: Plan) -> Plan:
 
 
 def _weights(regions: Sequence[Region], learning: set[str], copies: int) -> int:
-    """Bytes of the weights of `regions` on one device; a set of parameters within another's is that one's."""
-    largest: dict[frozenset[str], tuple[int, int]] = {}
+    """Bytes of the weights of `regions` on one device, `copies` of those that learn."""
+    times: dict[str, int] = {}
     for r in regions:
-        own = frozenset(r.parameters)
-        bytes_, times = largest.get(own, (0, 1))
-        largest[own] = (max(bytes_, weight_bytes(r)), max(times, copies if r.name in learning else 1))
-    return sum(b * n for own, (b, n) in largest.items() if not any(own < other for other in largest))
+        for name, _ in sizes_of(r):
+            times[name] = max(times.get(name, 1), copies if r.name in learning else 1)
+    sizes = dict(pair for r in regions for pair in sizes_of(r))
+    return sum(times[name] * n for name, n in sizes.items())
 
 
 def _input_bytes(shape: Sequence[int], dtype: str) -> int:

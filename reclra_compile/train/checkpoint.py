@@ -110,7 +110,7 @@ def _essence(plan: Plan) -> Plan:
     """What of a plan decides a run's results: not where its lines stand, what it costs or where it runs."""
     regions = tuple(
         replace(r, source="", forward_bytes=0, weight_bytes=0, input_bytes=0, output_bytes=(), z_bytes=0,
-                parameter_bytes=0)
+                parameter_sizes=())
         for r in plan.regions
     )  # fmt: skip
     return replace(plan, regions=regions, tasks=(), batch=0, devices=(), placement=Placement(), cost=Cost(),
