@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,16 +13,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from reclra_compile.errors import Fault, Location, WiringError, nearest
-from reclra_compile.spec.schema import (
-    AutoWiring,
-    InnerWiring,
-    NamedWiring,
-    Override,
-    PathwaySpec,
-    Wiring,
-    keys_of,
-    part_at,
-)
+from reclra_compile.spec.explain import clip, explain, found, nearest_key
+from reclra_compile.spec.schema import AutoWiring, InnerWiring, NamedWiring, Wiring
 from reclra_compile.spec.yaml_marks import Document, KeyPath, read_text, read_yaml
 
 CODES: dict[str, str] = {
@@ -139,7 +130,7 @@ def _shipped_path(name: str) -> Path:
     if name in known:
         return known[name]
     fix = "; ".join(filter(None, (nearest(name, list(known)), "the path of a file ends in .yaml")))
-    raise WiringError(Fault("W004", f"there is no shipped wiring {_clip(name)}", fix=fix))
+    raise WiringError(Fault("W004", f"there is no shipped wiring {clip(name)}", fix=fix))
 
 
 def _validated(document: Document, file: str) -> Wiring:
@@ -152,7 +143,7 @@ def _validated(document: Document, file: str) -> Wiring:
             wiring = None if early else _kind(document.data).model_validate(document.data)
         except ValidationError as error:
             details = error.errors(include_url=False)
-            meant = {(*e["loc"][:-1], _meant(e["loc"])) for e in details if e["type"] == "extra_forbidden"}
+            meant = {(*e["loc"][:-1], nearest_key(e["loc"])) for e in details if e["type"] == "extra_forbidden"}
             # a misspelt key is one fault, not an unknown key and a missing one
             details = [e for e in details if e["type"] != "missing" or e["loc"] not in meant]
             faults += filter(None, (_translated(e, document, file) for e in details))
@@ -167,11 +158,11 @@ def _unusable(document: Document, file: str) -> list[Fault]:
     if data is None:
         return [Fault("W011", "the file is empty", where, _START)]
     if not isinstance(data, Mapping):
-        return [Fault("W011", f"a wiring is a mapping, not {_found(data)}", where, _START)]
+        return [Fault("W011", f"a wiring is a mapping, not {found(data)}", where, _START)]
     version = data.get("version", 1)
     if isinstance(version, int) and version != 1 and version is not False:
         where = document.marks.get(("version",), _unmarked(file, ("version",)))
-        message = f"version {_clip(version)} is not supported: this build reads version 1"
+        message = f"version {clip(version)} is not supported: this build reads version 1"
         return [Fault("W010", message, where, "use a build that reads it, or rewrite the file as version 1")]
     if data.get("auto") is not None and data.get("pathways"):
         where = document.keys.get(("auto",), _unmarked(file, ("auto",)))
@@ -195,7 +186,7 @@ def _translated(error: ErrorDetails, document: Document, file: str) -> Fault | N
     if (*path, "<<") in document.broken or (not missing and any(b[:-1] == at for b in document.broken)):
         return None
     marks = document.keys if on_key or error["type"] == "extra_forbidden" else document.marks
-    code, message, fix = _explain(error, path)
+    code, message, fix = explain(error, path)
     return Fault(code, message, marks.get(path) or _unmarked(file, path), fix)
 
 
@@ -219,126 +210,3 @@ def _locate(data: object, loc: Sequence[str | int]) -> tuple[KeyPath, bool]:
         elif step != "names":
             break
     return path, False
-
-
-_EXPECTED = {
-    "int": "a whole number",
-    "float": "a number",
-    "number": "a number",
-    "bool": "true or false",
-    "string": "text",
-    "list": "a list",
-    "Kernel": "the name of a kernel or {low_rank: 8}",
-    "Init": "the name of an initial distribution or, with its scale, {normal: 0.001}",
-    "Update": "the name of an update or, with its gamma, {kolen_pollack: 0.5}",
-    "Granularity": "layer, block or {groups: 2}",
-    "InnerWiring": "the name of a wiring, its file, or a mapping with 'pathways:'",
-    "Selector": "a region's name, a list of names, or a selector such as {every: 3}",
-    "PathwaySpec": "a mapping such as {from: output, to: all}",
-    "Override": "a mapping such as {regions: fc1, target: {beta: 0.5}}",
-}
-_NEEDED = {
-    "version": "version: 1",
-    "pathways": "pathways: [{from: output, to: all}]",
-    "from": "from: output",
-    "to": "to: all",
-    "regions": "regions: fc1",
-    "target": "target: {beta: 0.5}",
-}
-_BOUNDS = {"greater_than": "greater than {gt}", "greater_than_equal": "at least {ge}"}
-_BOUNDS |= {"finite_number": "finite"}
-
-
-def _explain(error: ErrorDetails, path: KeyPath) -> tuple[str, str, str]:
-    """Code, message and fix."""
-    kind, value, ctx = error["type"], error["input"], error.get("ctx", {})
-    what = _subject(path)
-    if kind == "missing":
-        key = str(error["loc"][-1])
-        return "W006", f"{_noun(path)} needs the key '{key}'", f"add '{_NEEDED.get(key, key + ': …')}'"
-    if kind == "extra_forbidden":
-        return "W003", f"unknown key {_clip(path[-1])} in {_noun(path[:-1])}", _key_fix(path)
-    if kind in CODES:  # one of the schema's own errors
-        return kind, str(ctx["message"]), str(ctx["fix"])
-    if kind == "literal_error":
-        return _explain_literal(value, str(ctx["expected"]), path)
-    if kind == "too_short":
-        return "W007", f"{what} is an empty list", "put at least one entry in it"
-    if kind in _BOUNDS:
-        bound = _BOUNDS[kind].format(**{k: f"{v:g}" for k, v in ctx.items()})
-        return "W007", f"{what} must be {bound}, not {_clip(value)}", ""
-    return _explain_type(kind.split("_")[0], value, str(ctx.get("class_name", "")), path)
-
-
-def _explain_literal(value: object, expected: str, path: KeyPath) -> tuple[str, str, str]:
-    names = re.findall(r"'(.*?)'", expected)
-    if path == ("version",):
-        return "W010", f"the version must be the number 1, not {_found(value)}", "write 'version: 1'"
-    if not names:
-        return "W007", f"{_subject(path)} must be {expected}, not {_clip(value)}", ""
-    return "W004", f"unknown {path[-1]} {_clip(value)}", nearest(str(value), names)
-
-
-def _explain_type(kind: str, value: object, name: str, path: KeyPath) -> tuple[str, str, str]:
-    what = _subject(path)
-    if kind == "float" and isinstance(value, int):
-        return "W007", f"{what} is too large a number", ""
-    if kind == "invalid":
-        return "W005", f"a key must be text, not {_found(value)}", ""
-    expected = _EXPECTED.get(name or kind, "a mapping, that is 'key: value' lines below it")
-    if value is None:
-        needed = _NEEDED.get(str(path[-1])) if len(path) > 1 or path == ("pathways",) else None
-        fix = f"write '{needed}'" if needed else "give it a value, or remove it"
-        return "W005", f"{what} must be {expected}, but it is empty", fix
-    quote = isinstance(value, int | float) and (kind == "string" or name == "Selector")
-    fix = "put it in quotes, as in '0'" if quote else ""
-    if kind == "list":
-        fix = "write [a, b], or one line that begins with '- ' for each entry"
-    return "W005", f"{what} must be {expected}, not {_found(value)}", fix
-
-
-def _meant(path: KeyPath) -> str:
-    """The key that the unknown key at the end of `path` is closest to; empty where none is."""
-    hint = nearest(str(path[-1]), keys_of(part_at(path[:-1])))
-    return hint.split("'")[1] if hint.startswith("did you mean") else ""
-
-
-def _key_fix(path: KeyPath) -> str:
-    key, known = str(path[-1]), keys_of(part_at(path[:-1]))
-    if _meant(path):
-        return nearest(key, known)
-    if key in keys_of(Wiring):
-        return "it belongs at the top level of the file"
-    parts = {section: part_at((section,)) for section in keys_of(Wiring) if section not in path}
-    homes = [f"'{section}'" for section, part in parts.items() if part is not Wiring and key in keys_of(part)]
-    return f"it belongs in {' or '.join(homes)}" if homes else nearest(key, known)
-
-
-def _subject(path: KeyPath) -> str:
-    if len(path) > 1 and isinstance(path[-1], int):
-        return f"entry {path[-1] + 1} of '{path[-2]}'"
-    return f"'{path[-1]}'" if path else "the wiring"
-
-
-def _noun(path: KeyPath) -> str:
-    return {PathwaySpec: "this pathway", Override: "this override"}.get(part_at(path), _subject(path))
-
-
-def _found(value: object) -> str:
-    """What a value is, in a few words."""
-    if isinstance(value, bool):
-        return "true (yes and on are read as true)" if value else "false (no and off are read as false)"
-    if isinstance(value, str):
-        return f"the text {_clip(value)}"
-    if isinstance(value, int | float):
-        return f"the number {_clip(value)}"
-    kinds = ((Mapping, "a mapping"), (list | tuple, "a list"), (type(None), "nothing"))
-    return next((name for kind, name in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
-
-
-def _clip(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # more digits, or more levels, than Python prints
-        return "that is too long to show"
-    return text if len(text) <= 40 else text[:37] + "..."
