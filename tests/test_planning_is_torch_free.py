@@ -8,7 +8,7 @@ import sys
 from conftest import ROOT
 
 MODULES = (
-    "auto.design", "auto.runs", "ir", "text", "verify", "errors", "arrange", "machine", "spec.load", "spec.resolve", "spec.advice",
+    "ir", "text", "verify", "errors", "arrange", "machine", "spec.load", "spec.resolve", "spec.advice",
     "rules.catalogue", "rules.registry", "rules.shipped", "view.draw", "cli.main",
 )  # fmt: skip
 PACKAGES = ("schedule", "placement", "simulate", "auto", "cost")  #: all of each
