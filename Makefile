@@ -15,7 +15,7 @@ help:
 	@echo "make demo       compile and train a real model, print its error, draw its error graph"
 	@echo "make test       lint, types and all tests (under 10 minutes on 2 cores)"
 	@echo "make check-all  the long checks too (MNIST accuracy; needs RECLRA_DATA)"
-	@echo "make bench      step time against autograd and hand-written loops"
+	@echo "make bench      step time, predictions beside measurements, the simulator at scale"
 
 setup: $(READY)
 
@@ -49,6 +49,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/architectures.py
 	$(BIN)/python benchmarks/perturbative.py
+	$(BIN)/python benchmarks/auto.py
+	$(BIN)/python benchmarks/simulate_scale.py
 	$(BIN)/python benchmarks/prediction.py
 
 clean:
