@@ -18,7 +18,7 @@ from reclra_compile.schedule.comms import communicate, placed, without_messages
 from reclra_compile.schedule.order import frees, order
 from reclra_compile.schedule.turns import Turns, at_most, forward_first, rounded, soonest, together, turned
 from reclra_compile.schedule.values import value_bytes, with_traffic
-from reclra_compile.simulate.events import simulate
+from reclra_compile.simulate.events import period_us, simulate
 from reclra_compile.verify import verify
 
 MANY = 8_000  #: devices × microbatches beyond which one order of turns is taken without comparing others
@@ -39,7 +39,7 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
 
     def score(regions: Mapping[str, int]) -> float:
         made = _spread(bare, regions, time)
-        return min((c.makespan_us for c in _candidates(made, QUICK)), default=math.inf)
+        return min((c.makespan_us for c in _candidates(made, QUICK, in_a_row=False)), default=math.inf)
 
     regions = assign(bare, machine.pins, score, time, machine.places)
     made = _best(_spread(bare, dict(regions), time))
@@ -73,6 +73,7 @@ class _Candidate:
 
     plan: Plan
     makespan_us: float
+    row_us: float
 
     @property
     def excess(self) -> int:
@@ -81,50 +82,62 @@ class _Candidate:
         return max((peak - d.memory_bytes for d, peak in pairs if d.memory_bytes), default=0)
 
     @property
-    def rank(self) -> tuple[int, float, int]:
-        """The smallest is the best."""
-        return (max(0, self.excess), self.makespan_us, max(self.plan.placement.peak_bytes))
+    def rank(self) -> tuple[int, float]:
+        """What fits, or lacks least, and then takes the least time, is the best."""
+        return (max(0, self.excess), self.row_us)
+
+    @property
+    def size(self) -> tuple[int, float]:
+        """Of candidates about as fast, the one that holds least is taken."""
+        return (max(self.plan.placement.peak_bytes), self.makespan_us)
 
 
+ABOUT = 0.01  #: relative: how much longer steps in a row may take for fewer bytes
 QUICK = ("soonest", "rounded")
 ALL = (*QUICK, "spare", "forward first", "together")
 
 
 def _turns(plan: Plan, name: str) -> Turns:
     tasks, devices, parts = plan.tasks, plan.devices, plan.schedule.microbatches
-    if name == "together":
+    stale = plan.schedule.staleness > 0
+    if name == "together" or (parts == 1 and not stale):
         return together(tasks)
     if name in ("soonest", "spare"):
-        return soonest(tasks, devices, parts, int(name == "spare"))
-    turns = rounded(tasks, devices, parts)
-    return forward_first(tasks, turns, parts) if name == "forward first" else turns
+        turns = soonest(tasks, devices, int(name == "spare"))
+    else:
+        turns = rounded(tasks, devices)
+        turns = forward_first(tasks, turns, parts) if name == "forward first" else turns
+    # a stale batch waits for the update before the last, which is done M turns later at the latest
+    return tuple(min(k, parts) for k in turns) if stale else turns
 
 
-def _candidates(plan: Plan, names: Sequence[str]) -> list[_Candidate]:
+def _candidates(plan: Plan, names: Sequence[str], in_a_row: bool = True) -> list[_Candidate]:
     """The plan in each of these orders of turns, without those in which devices wait for each other."""
-    if plan.schedule.microbatches == 1:
-        names = names[:1]
     chosen = dict.fromkeys(_turns(plan, name) for name in names)
-    return [c for c in (_candidate(plan, turns) for turns in chosen) if c is not None]
+    return [c for c in (_candidate(plan, turns, in_a_row) for turns in chosen) if c is not None]
 
 
-def _candidate(plan: Plan, turns: Turns) -> _Candidate | None:
+def _candidate(plan: Plan, turns: Turns, in_a_row: bool = True) -> _Candidate | None:
     made = replace(plan, tasks=turned(plan.tasks, turns))
     try:
-        step_us = simulate(made).makespan_us
+        step = simulate(made)
+        row_us = period_us(made, step) if in_a_row else step.makespan_us
     except PlanError:  # two devices wait for each other
         return None
-    return _Candidate(replace(made, placement=replace(made.placement, peak_bytes=peaks(made))), step_us)
+    held = replace(made.placement, peak_bytes=peaks(made))
+    return _Candidate(replace(made, placement=held), step.makespan_us, row_us)
 
 
 def _best(plan: Plan) -> Plan:
     """The plan with the best of a few orders of turns; where none fits, with fewer microbatches in flight."""
     plan = replace(plan, tasks=frees(plan.tasks))
     many = plan.schedule.microbatches * len(plan.devices) > MANY
-    found = _candidates(plan, QUICK if many else ALL) or _candidates(plan, ("together",))
+    found = _candidates(plan, QUICK if many else ALL, not many) or _candidates(plan, ("together",))
     if all(c.excess > 0 for c in found):
         found += filter(None, [_candidate(plan, turns) for turns in _within_memory(plan)])
-    return min(found, key=lambda c: c.rank).plan
+    lacks, fastest = min(c.rank for c in found)
+    good = [c for c in found if c.rank[0] == lacks and c.row_us <= fastest * (1 + ABOUT)]
+    return min(good, key=lambda c: c.size).plan
 
 
 def _within_memory(plan: Plan) -> Iterator[Turns]:

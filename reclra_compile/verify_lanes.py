@@ -32,6 +32,8 @@ def turns(plan: Plan) -> Iterator[str]:
         if t.turn < before:
             yield f"task '{t.id}' is in turn {t.turn}, after '{name}' in turn {before} on the same device"
         reached[t.device] = (t.turn, t.id)
+        if plan.schedule.staleness and t.turn > plan.schedule.microbatches:
+            yield f"task '{t.id}' is in turn {t.turn}: a stale batch waits for it after {plan.schedule.microbatches}"
 
 
 def numbers(plan: Plan) -> Iterator[str]:

@@ -15,7 +15,7 @@ from reclra_compile.ir import Device, Plan
 from reclra_compile.machine import Machine
 from reclra_compile.placement.memory import peaks
 from reclra_compile.schedule.turns import together, turned
-from reclra_compile.simulate.events import simulate
+from reclra_compile.simulate.events import period_us, simulate
 from reclra_compile.verify import verify
 
 
@@ -85,3 +85,33 @@ def test_the_order_of_microbatches_does_not_change_the_work() -> None:
     assert sum(t.flops for t in one.tasks) == sum(t.flops for t in many.tasks)
     assert [t.id for t in one.tasks] == [t.id for t in many.tasks]
     assert {t.turn for t in one.tasks} == {0} < {t.turn for t in many.tasks}
+
+
+def stale(plan: Plan, count: int, microbatches: int) -> Plan:
+    return arrange(plan, unit_devices(count, microbatches), Machine(microbatches=microbatches, staleness=1))
+
+
+@pytest.mark.parametrize("microbatches", [1, 2, 4, 16])
+def test_a_stale_batch_never_overtakes_the_update_before_the_last(microbatches: int) -> None:
+    """On each device the first forward task of batch t comes after the last update of batch t − 2."""
+    made = stale(chain(12), 12, microbatches)
+    assert max(t.turn for t in made.tasks) <= microbatches
+    step = simulate(made, 5)
+    for d in range(12):
+        here = [k for k, t in enumerate(made.tasks) if t.device == d and t.us]
+        forward = next(k for k in here if made.tasks[k].kind == "F")
+        begins, ends = step.starts(forward)[::microbatches], step.ends(here[-1])[microbatches - 1 :: microbatches]
+        assert all(begin >= end - 1e-9 for begin, end in zip(begins[2:], ends, strict=False))
+
+
+def test_stale_steps_overlap_with_one_microbatch_too() -> None:
+    made, plain = stale(chain(6), 6, 1), on(chain(6), 6, 1)
+    assert simulate(plain).makespan_us == simulate(made).makespan_us == 7
+    assert period_us(made) < period_us(plain)
+
+
+def test_of_orders_about_as_fast_in_a_row_the_smallest_is_taken() -> None:
+    """All forward passes first would be as fast for backprop, and hold all microbatches."""
+    made = on(chain(4, "backprop", batch=64), 4, 16)
+    flying = [1 + max(t.turn for t in made.tasks if t.device == d) for d in range(4)]
+    assert flying == [4, 3, 2, 1]

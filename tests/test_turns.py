@@ -106,25 +106,25 @@ def test_output_fed_regions_keep_half_of_what_backprop_keeps(count: int) -> None
     """Equal stages, errors from the output: device s needs ⌈(P − 1 − s) ÷ 2⌉ more microbatches in flight."""
     plan = each_on_its_own(chain(count))
     wanted = [math.ceil((count - 1 - s) / 2) for s in range(count)]
-    assert most(plan, soonest(plan.tasks, plan.devices, 64)) == wanted
-    assert most(plan, rounded(plan.tasks, plan.devices, 64)) == wanted
+    assert most(plan, soonest(plan.tasks, plan.devices)) == wanted
+    assert most(plan, rounded(plan.tasks, plan.devices)) == wanted
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 8])
 def test_backprop_becomes_one_forward_one_backward(count: int) -> None:
     plan = each_on_its_own(chain(count, "backprop"))
     wanted = [count - 1 - s for s in range(count)]
-    assert most(plan, soonest(plan.tasks, plan.devices, 64)) == wanted
-    assert most(plan, rounded(plan.tasks, plan.devices, 64)) == wanted
+    assert most(plan, soonest(plan.tasks, plan.devices)) == wanted
+    assert most(plan, rounded(plan.tasks, plan.devices)) == wanted
 
 
 @settings(deadline=None, max_examples=60)
 @given(dags, st.integers(0, 99), st.integers(1, 4), st.integers(1, 9))
 def test_turns_never_fall_on_a_device(plan: Plan, seed: int, count: int, microbatches: int) -> None:
     made = somewhere(plan, seed, count)
-    certain = rounded(made.tasks, made.devices, microbatches)
+    certain = rounded(made.tasks, made.devices)
     for turns in (
-        certain, soonest(made.tasks, made.devices, microbatches), soonest(made.tasks, made.devices, microbatches, 1),
+        certain, soonest(made.tasks, made.devices), soonest(made.tasks, made.devices, 1),
         forward_first(made.tasks, certain, microbatches), together(made.tasks),
     ):  # fmt: skip
         for device in range(count):
@@ -137,7 +137,7 @@ def test_turns_never_fall_on_a_device(plan: Plan, seed: int, count: int, microba
 @given(dags, st.integers(0, 99), st.integers(1, 4), st.integers(1, 9))
 def test_rounded_turns_let_nobody_wait_in_a_circle(plan: Plan, seed: int, count: int, microbatches: int) -> None:
     made = somewhere(plan, seed, count)
-    certain = rounded(made.tasks, made.devices, microbatches)
+    certain = rounded(made.tasks, made.devices)
     for turns in (certain, forward_first(made.tasks, certain, microbatches), together(made.tasks)):
         parts = replace(made, tasks=turned(made.tasks, turns), schedule=Schedule(microbatches))
         assert simulate(parts).makespan_us >= max(
@@ -145,9 +145,7 @@ def test_rounded_turns_let_nobody_wait_in_a_circle(plan: Plan, seed: int, count:
         )
 
 
-def test_one_microbatch_takes_one_turn() -> None:
-    plan = each_on_its_own(chain(3))
-    assert set(soonest(plan.tasks, plan.devices, 1)) == {0}
+def test_turns_are_changed_task_by_task() -> None:
     tasks = [Task("F", "a", (), device=0), Task("T", "a", (), wave=1, device=0), Task("T", "b", (), wave=1, device=1)]
     assert forward_first(tasks, (0, 1, 0), 5) == (0, 5, 4)
     assert at_most(tasks, (0, 3, 5), {0: 2, 1: 9}) == (0, 1, 5)

@@ -44,6 +44,11 @@ def refused(plan: Plan) -> str:
     return str(failed.value)
 
 
+def last_turn(plan: Plan, turn: int) -> Plan:
+    """The plan with the last task of device 0 in another turn."""
+    return edited(plan, [t.id for t in plan.tasks if t.device == 0][-1], turn=turn)
+
+
 def devices(plan: Plan, **changes: Any) -> Plan:
     """The plan with its first device changed."""
     return replace(plan, devices=(replace(plan.devices[0], **changes), *plan.devices[1:]))
@@ -53,6 +58,7 @@ MUTATIONS: list[tuple[str, Callable[[Plan], Plan], str]] = [
     ("P109", lambda p: replace(p, schedule=Schedule(0)), "0 microbatches"),
     ("P109", lambda p: replace(p, schedule=Schedule(10**9)), "1000000000 microbatches"),
     ("P109", lambda p: replace(p, schedule=Schedule(4, 2)), "staleness 2"),
+    ("P109", lambda p: last_turn(replace(p, schedule=Schedule(4, 1)), 5), "is in turn 5: a stale batch"),
     ("P112", lambda p: edited(p, "F r0", us=math.nan), "'F r0' has us nan"),
     ("P112", lambda p: edited(p, "F r0", us=1e300), "has us 1e+300"),
     ("P112", lambda p: edited(p, "F r0", bytes=-7), "has bytes -7"),

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from reclra_compile.errors import UserError
-from reclra_compile.ir import Cost, Pathway, Placement, Plan, Region, Target
+from reclra_compile.ir import Cost, Device, Pathway, Placement, Plan, Region, Target
 from reclra_compile.view import draw, png
 from reclra_compile.view.dot import to_dot
 from reclra_compile.view.drawing import Box, Drawing, Point
@@ -395,8 +395,9 @@ def test_html_fetches_nothing(make_plan: Callable[[], Plan]) -> None:
 
 def test_html_shows_devices_where_there_are_several() -> None:
     p = make(
-        "two", mlp(2), [("fc2", "fc1")], placement=Placement(("cuda:0", "cuda:1"), (("fc1", 0), ("fc2", 1)))
-    )
+        "two", mlp(2), [("fc2", "fc1")], placement=Placement((("fc1", 0), ("fc2", 1))),
+        devices=(Device("cuda:0"), Device("cuda:1")),
+    )  # fmt: skip
     facts = [dict(r["facts"])["device"] for r in Page(to_html(p)).data()["regions"]]
     assert facts == ["cuda:0", "cuda:1"]
 

@@ -30,21 +30,21 @@ def together(tasks: Sequence[Task]) -> Turns:
     return (0,) * len(tasks)
 
 
-def soonest(tasks: Sequence[Task], devices: Sequence[Device], microbatches: int, spare: int = 0) -> Turns:
+def soonest(tasks: Sequence[Task], devices: Sequence[Device], spare: int = 0) -> Turns:
     """The turn in which each task's values arrive if one microbatch runs alone; `spare` more where any is late.
 
     `tasks` are one microbatch's, in order, with their times (`us`). Where values go back and forth between devices
     within a pass, devices may come to wait for each other: `rounded` never lets them.
     """
-    return _turns(tasks, devices, microbatches, spare, exact=False)
+    return _turns(tasks, devices, spare, exact=False)
 
 
-def rounded(tasks: Sequence[Task], devices: Sequence[Device], microbatches: int) -> Turns:
+def rounded(tasks: Sequence[Task], devices: Sequence[Device]) -> Turns:
     """As `soonest`, with values that arrive when the turns of those who send them let them leave.
 
     Every value is made earlier in this timetable than it is read, so that no order of waiting can be a circle.
     """
-    return _turns(tasks, devices, microbatches, 0, exact=True)
+    return _turns(tasks, devices, 0, exact=True)
 
 
 def forward_first(tasks: Sequence[Task], turns: Turns, microbatches: int) -> Turns:
@@ -57,14 +57,12 @@ def at_most(tasks: Sequence[Task], turns: Turns, limits: Mapping[int, int]) -> T
     return tuple(min(k, max(0, limits[t.device] - 1)) for t, k in zip(tasks, turns, strict=True))
 
 
-def _turns(
-    tasks: Sequence[Task], devices: Sequence[Device], microbatches: int, spare: int, exact: bool
-) -> Turns:
+def _turns(tasks: Sequence[Task], devices: Sequence[Device], spare: int, exact: bool) -> Turns:
     busy, sent = [0.0] * len(devices), [0.0] * len(devices)
     for t in tasks:
         (sent if t.kind == "P" else busy)[t.device] += t.us
     period = max(busy + sent, default=0.0)
-    if microbatches == 1 or not period:
+    if not period:
         return together(tasks)
     lanes = [_Lane(period, exact) for _ in devices]
     port = [0.0] * len(devices)
