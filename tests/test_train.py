@@ -350,6 +350,24 @@ def test_stale_run_resumes_exactly(stop_after: Callable[[int], None]) -> None:
     assert not same(weights("whole", "depth1"), weights("fresh", "depth1"))
 
 
+def test_a_run_goes_on_with_the_microbatches_it_was_begun_with() -> None:
+    train("--run-dir", "runs", "-w", "depth1", "--microbatches", "2", epochs=1)
+    done = train("--run-dir", "runs", "-w", "depth1", "--microbatches", "3", "--resume", epochs=1)
+    assert done.exit_code == 2
+    assert "made with microbatches 2, not 3" in done.stderr
+    assert "--microbatches 2" in done.stderr
+    assert train("--run-dir", "runs", "-w", "depth1", "--microbatches", "2", "--resume", epochs=1).exit_code == 0
+
+
+def test_a_profile_alone_leaves_the_wirings_devices() -> None:
+    text = "version: 1\nschedule: {devices: 2}\npathways:\n  - {from: output, to: all}\n"
+    Path("two.yaml").write_text(text)
+    assert train("-w", "two.yaml", "--device-profile", "h100", "--run-dir", "runs", epochs=1).exit_code == 0
+    plan = Path("runs/two/seed0/plan.txt").read_text()
+    assert plan.count("\ndevice ") == 2
+    assert "kind=h100" in plan
+
+
 def test_the_last_batch_of_an_epoch_may_be_small() -> None:
     """1,438 images in batches of 700 leave 38 for the last one."""
     (run,) = results("--microbatches", "64", "--batch-size", "700", "-w", "depth1", epochs=1)
