@@ -14,7 +14,7 @@ from reclra_compile.simulate.events import simulate
 MOST = 1e30  #: of any time or size: beyond it, sums of them lose their meaning
 CODES = {
     "P112": "a number of the plan's devices or tasks is negative or not finite, or two devices have one name",
-    "P109": "the plan's microbatches, staleness or turns are out of range, or a turn falls on a device",
+    "P109": "the plan's batch, microbatches, staleness or turns are out of range, or a turn falls on a device",
     "P110": "a task reads what is not on its device, or a message is not what a device needs",
     "P111": "the lanes of two devices wait for each other",
 }
@@ -22,6 +22,8 @@ CODES = {
 
 def turns(plan: Plan) -> Iterator[str]:
     """Turns begin at 0 or later, and never fall from a task to a later one of its device (P109)."""
+    if plan.batch < 1:
+        yield f"a batch of {plan.batch} samples is nothing to cut"
     if not 1 <= plan.schedule.microbatches <= MOST_PARTS:
         yield f"{plan.schedule.microbatches} microbatches are not from 1 to {MOST_PARTS:,}"
     if plan.schedule.staleness not in (0, 1):

@@ -130,6 +130,24 @@ def test_mistakes_are_said_together(plan_file: str) -> None:
     assert many.exit_code == 2 and "error[N004]" in many.output
 
 
+@pytest.mark.parametrize(("old", "new", "code"), [
+    (r" us=1\.0", " us=-5000.0", "P112"), (r" device=1", " device=7", "P103"), (r"batch=8", "batch=0", "P109"),
+    (r"peak_bytes=\[\d+", "peak_bytes=[1", "P108"),
+])  # fmt: skip
+def test_edited_plans_are_verified(old: str, new: str, code: str, plan_file: str) -> None:
+    text, many = re.subn(old, new, Path(plan_file).read_text(), count=1)
+    assert many == 1
+    Path(plan_file).write_text(text)
+    for more in ((), ("--batch", "16")):
+        result = call(plan_file, *more)
+        assert result.exit_code == 2 and f"error[{code}]" in result.output
+
+
+def test_rules_of_ones_own_are_taken_as_stated(plan_file: str) -> None:
+    Path(plan_file).write_text(Path(plan_file).read_text().replace("rule=lra", "rule=sign_step"))
+    assert call(plan_file).exit_code == 0
+
+
 def test_a_plan_for_no_devices_has_no_times() -> None:
     with pytest.raises(PlanError, match="S003"):
         retargeted(chain(4), Machine())

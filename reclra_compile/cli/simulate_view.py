@@ -28,6 +28,7 @@ from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.simulate.sweep import Grid, break_evens, points, sizes
 from reclra_compile.simulate.timeline import FORMATS, write_timeline
 from reclra_compile.simulate.trace import write_trace
+from reclra_compile.verify import verify
 from reclra_compile.view.draw import check_suffix
 
 SHOWN = 16  #: devices that a table names
@@ -48,7 +49,7 @@ def carry_out(file: str, options: dict[str, Any]) -> str | None:
             if options[key]:
                 check_suffix(Path(options[key]), FORMATS)
     with faults.collected():
-        given = read_plan(file)
+        given = verify(read_plan(file), foreign=True)
     faults.report()
     assert given is not None
     plan = retargeted(given, machine, options["batch"])
