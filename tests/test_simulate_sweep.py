@@ -61,6 +61,20 @@ def test_the_star_of_errors_leaves_one_link() -> None:
     assert two.step_us() < one.step_us() / 2
 
 
+@pytest.mark.parametrize("layers", [1, 2, 6, 64])
+@pytest.mark.parametrize("relayed", [0.0, 0.25, 4.0])
+def test_no_work_is_negative_however_small_the_parts(layers: int, relayed: float) -> None:
+    """The work of all parts together is that of the regions, whether parts are larger or smaller than a region."""
+    load = replace(unit_load(layers), target_us=0.5, apply_us=1.0, learn_us=2.0, relayed_apply_us=relayed,
+                   relayed_learn_us=2 * relayed, synapse_bytes=3.0, relayed_synapse_bytes=1.0)  # fmt: skip
+    for devices in (1, 2, 3, 7, 64, 200):
+        made = depth_two(load, devices, 4)
+        assert made.pattern.duration.min() >= 0 and made.pattern.lag.min() >= 0
+        relays = max(1, round(devices**0.5)) * min(1.0, layers / devices)
+        errors = layers * (load.target_us + 1) + relays * 3.0 + (layers - relays) * 3 * relayed
+        assert made.pattern.work()[:devices].sum() == pytest.approx(layers + errors)
+
+
 def test_memory_is_what_is_in_flight() -> None:
     load = replace(unit_load(8), weight_bytes=80.0, synapse_bytes=5.0)
     held = load.activation_bytes / 8 + load.width_bytes

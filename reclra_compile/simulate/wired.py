@@ -54,17 +54,18 @@ def depth_two(load: Load, devices: int, microbatches: int) -> Wired:
     edges = [round(k * devices / relays) for k in range(relays + 1)]
     heads = [end - 1 for end in edges[1:]]  # the last stage of each part; that of the last part has the output
     build.star(devices - 1, build.forward[-1], load.forward_us / devices, heads[:-1], load.error_bytes)
-    follower = build.error_us(load.relayed_apply_us + load.relayed_learn_us)
-    first = load.apply_us + load.target_us  # until the relay's own error is there
+    share = min(1.0, load.layers / devices)  # of a region on one part: smaller parts have a share of its pathway
+    relayed_us = load.relayed_apply_us + load.relayed_learn_us
+    follower = build.error_us(relayed_us)
+    first = share * (load.apply_us + load.target_us)  # until the relay's own error is there
     for begin, head in zip(edges, heads, strict=False):
-        mixed = build.error_us(load.relayed_apply_us + load.relayed_learn_us) + load.apply_us + load.learn_us
-        relay = build.error(head, mixed - load.relayed_apply_us - load.relayed_learn_us)
+        relay = build.error(head, follower + share * (load.apply_us + load.learn_us - relayed_us))
         build.star(head, relay, first, range(begin, head), load.relay_bytes)
     for begin, head in zip(edges, heads, strict=False):
         for s in range(begin, head):
             build.error(s, follower)
-    shares = relays / load.layers if load.layers > relays else 1.0
-    stored = load.layers * (shares * load.synapse_bytes + (1 - shares) * load.relayed_synapse_bytes)
+    from_output = relays * share  # regions' worth of pathways from the output
+    stored = from_output * load.synapse_bytes + (load.layers - from_output) * load.relayed_synapse_bytes
     return build.wired(microbatches, stored)
 
 
