@@ -177,7 +177,7 @@ def _circle(pattern: Pattern, many: int, after: NDArray[np.int32], waits: NDArra
     more = f", and {len(circle) - 6} more" if len(circle) > 6 else ""
     return Fault(
         "S001", f"these wait for each other: {', which waits for '.join(shown)}{more}",
-        fix="give the waves that come later at least as many turns as those that they wait for",
+        fix="give each of these tasks at least as late a turn as those that it waits for",
     )  # fmt: skip
 
 
