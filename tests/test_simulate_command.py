@@ -188,6 +188,18 @@ def test_stages_are_cut_where_the_longest_is_shortest() -> None:
     assert [s.gradient_bytes for s in stages(plan, 2, fast)] == [256, 6 * 256]
 
 
+def test_the_inputs_of_the_batch_count_where_they_are_read() -> None:
+    plan = replace(made_for(4, 2, 2), inputs=(("x0", (50_000,), "float32"),))
+    again = replace(plan.regions[2], inputs=(*plan.regions[2].inputs, "x0"))
+    both = replace(plan, regions=(*plan.regions[:2], again, plan.regions[3]))
+    batch, weights = 4 * 50_000 * 8, 4 * 256
+    assert [s.static_bytes for s in stages(plan, 4, plan.devices)] == [batch + weights, *[weights] * 3]
+    assert [s.static_bytes for s in stages(both, 2, plan.devices)] == [batch + 2 * weights] * 2
+    assert sum(s.static_bytes for s in stages(both, 4, plan.devices[:1])) == batch + 4 * weights, "one device, one copy"
+    found = {c.name: c.peak_bytes for c in compare(plan, ("one_device", "data_parallel"))}
+    assert found["one_device"] > batch > found["data_parallel"] > batch / 2
+
+
 def test_values_that_skip_stages_are_relayed() -> None:
     plan = made_for(4, 1, 1)
     skipping = replace(plan.regions[3], inputs=(*plan.regions[3].inputs, "z.r0"))

@@ -157,10 +157,15 @@ def static_bytes(plan: Plan) -> tuple[int, ...]:
     for p in plan.pathways:
         times = 1 if p.update in ("fixed", "tied") else copies + stale
         total[device_of[p.source if p.edge else p.target]] += FLOAT_BYTES * p.synapses * times
-    given = {name: _input_bytes(shape, dtype) * plan.batch for name, shape, dtype in plan.inputs}
+    given = inputs_bytes(plan)
     for v, d in {(v, t.device) for t in plan.tasks if t.kind == "F" for v in t.reads if v in given}:
         total[d] += given[v]
     return tuple(total)
+
+
+def inputs_bytes(plan: Plan) -> dict[str, int]:
+    """Bytes of each of the model's inputs, for the whole batch."""
+    return {name: _input_bytes(shape, dtype) * plan.batch for name, shape, dtype in plan.inputs}
 
 
 def weight_bytes(region: Region) -> int:

@@ -114,7 +114,8 @@ def _replicas(plan: Plan, memory: Sequence[int], time: Time) -> Compared:
     slowest = max(
         (
             min(
-                (data_parallel(stages(plan, b, (d,), time, count * rounds), count, rounds, link) for b in buckets),
+                (data_parallel(stages(plan, b, (d,), time, count * rounds, count), count, rounds, link)
+                 for b in buckets),
                 key=_step,
             )
             for d in dict.fromkeys(kind_of(d) for d in plan.devices)

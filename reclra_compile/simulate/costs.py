@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from reclra_compile.ir import Device, Plan, Region, Task
-from reclra_compile.placement.memory import STATE, weight_bytes
+from reclra_compile.placement.memory import STATE, inputs_bytes, weight_bytes
 from reclra_compile.placement.partition import Chain, cut
 from reclra_compile.placement.times import task_us
 from reclra_compile.simulate.stages import Link, Stage
@@ -87,24 +87,28 @@ def kind_of(device: Device) -> Device:
 
 
 def stages(
-    plan: Plan, count: int, devices: Sequence[Device], time: Time = task_us, parts: int = 0
+    plan: Plan, count: int, devices: Sequence[Device], time: Time = task_us, parts: int = 0, share: int = 1
 ) -> tuple[Stage, ...]:
     """The model in `count` consecutive stages, stage k on device k mod len(devices), the longest as short as can be.
 
-    They cost what one of `parts` microbatches costs (0: as many as the plan has).
+    They cost what one of `parts` microbatches costs (0: as many as the plan has), and hold the inputs of a `share`-th
+    of the batch.
     """
     prices, regions, many = Prices(plan, time), plan.regions, parts or plan.schedule.microbatches
     on = [kind_of(devices[k % len(devices)]) for k in range(count)]
     table = {d: [prices.of(r, d, many) for r in regions] for d in dict.fromkeys(on)}
     cuts = _cuts([[p.total_us for p in table[d]] for d in on], len(table) == 1)
     crossing = _crossing(plan, cuts)
-    copies = 2 + STATE.get(plan.training.optimizer, 2)
-    made = []
+    copies, given = 2 + STATE.get(plan.training.optimizer, 2), inputs_bytes(plan)
+    made: list[Stage] = []
+    held: set[tuple[str, int]] = set()
     for k, (begin, end) in enumerate(pairwise(cuts)):
         mine, here = table[on[k]][begin:end], regions[begin:end]
         weights = sum(weight_bytes(r) for r in here if r.learns)
         kept = sum(r.saved_bytes + r.z_bytes * (1 + r.tail) + sum(r.output_bytes or (r.z_bytes,)) for r in here)
         arriving = crossing[k - 1] if k else 0
+        reads = {(v, k % len(devices)) for r in here for v in r.inputs if v in given} - held
+        held |= reads  # the batch's inputs stay on each device that reads them
         made.append(Stage(
             forward_us=sum(p.forward_us for p in mine) + (prices.loss_us if k == count - 1 else 0.0),
             input_us=sum(p.input_us for p in mine),
@@ -112,7 +116,8 @@ def stages(
             backward_us=sum(p.both_us for p in mine),
             activation_bytes=(kept + arriving) / many,
             message_bytes=crossing[k] / many,
-            static_bytes=weights * copies + sum(weight_bytes(r) for r in here if not r.learns),
+            static_bytes=weights * copies + sum(weight_bytes(r) for r in here if not r.learns)
+            + sum(given[v] for v, _ in reads) / share,
             gradient_bytes=weights,
         ))  # fmt: skip
     return tuple(made)

@@ -12,7 +12,7 @@ class Stage:
     `forward_us`, `input_us` (B, gradient of the inputs) and `weight_us` (W); `backward_us` is B and W in one call,
     their sum where it is 0. `activation_bytes` live from the forward pass until the weight gradient is made.
     `message_bytes` go to the next stage, and as many come back as gradients. `static_bytes` (weights, gradients,
-    optimizer state) stay; `gradient_bytes` is what replicas of the stage have to sum.
+    optimizer state, the batch's inputs) stay; `gradient_bytes` is what replicas of the stage have to sum.
     """
 
     forward_us: float = 1.0
