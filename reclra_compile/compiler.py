@@ -43,7 +43,7 @@ from reclra_compile.verify import verify
 
 ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 Unreached = Literal["refuse", "freeze", "backprop"]
-WiringSource = str | os.PathLike[str] | Mapping[str, object] | Wiring
+WiringSource = str | os.PathLike[str] | Mapping[str, object] | Wiring | Loaded
 
 
 def compile(

@@ -332,6 +332,25 @@ def test_options_replace_what_the_file_asks_for(tmp_path: Path) -> None:
     assert len(found["schedule"]["devices"]) == 3 and found["regions"][0]["target"]["beta"] == 0.5
 
 
+@pytest.mark.parametrize("words", [(), ("--depth", "1")])
+def test_a_file_beside_the_request_is_found(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text("version: 1\npathways: [{from: output, to: all}]\n", encoding="utf-8")
+    file = tmp_path / "request.yaml"
+    file.write_text("version: 1\nauto: {devices: 2}\nregions: {granularity: {groups: 2}}\ninside: inner.yaml\n",
+                    encoding="utf-8")  # fmt: skip
+    found = json.loads(run(FILE, "-w", str(file), *words, "--json"))
+    assert any(r["within"] for r in found["regions"])
+
+
+def test_faults_of_a_file_name_its_line_also_with_options(tmp_path: Path) -> None:
+    file = tmp_path / "eight.yaml"
+    file.write_text("version: 1\nauto:\n  bottlenecks: 8\n", encoding="utf-8")
+    result = CliRunner().invoke(main, [FILE, "-w", str(file), "--depth", "2"])
+    assert result.exit_code == 2 and "eight.yaml:3:16" in result.output, result.output
+    result = CliRunner().invoke(main, [FILE, "-w", str(file), "--bottlenecks", "7"])
+    assert result.exit_code == 2 and "error[W047] --bottlenecks" in result.output, result.output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from reclra_compile.spec.schema import Wiring
+    from reclra_compile.spec.load import Loaded
 
 F = TypeVar("F", bound=Callable[..., Any])
 KEYS = ("depth", "bottlenecks", "synapse_memory", "groups")
@@ -30,7 +31,7 @@ def auto_options(command: F) -> F:
     return command
 
 
-def auto_wiring(options: dict[str, Any], wiring: str, chosen: bool) -> str | Wiring:
+def auto_wiring(options: dict[str, Any], wiring: str, chosen: bool) -> str | Loaded:
     """The wiring to compile; the options of `auto_options` are taken out of `options`.
 
     `wiring` is the option --wiring, `chosen` true where it was given. Options replace what the section `auto` of that
@@ -41,7 +42,7 @@ def auto_wiring(options: dict[str, Any], wiring: str, chosen: bool) -> str | Wir
         return wiring
 
     from reclra_compile.auto.write import plain
-    from reclra_compile.errors import Fault, WiringError
+    from reclra_compile.errors import Fault, Location, WiringError
     from reclra_compile.spec.load import load_wiring
     from reclra_compile.spec.schema import AutoWiring
 
@@ -57,15 +58,18 @@ def auto_wiring(options: dict[str, Any], wiring: str, chosen: bool) -> str | Wir
         )
     before = plain(loaded.wiring.auto) if loaded is not None and isinstance(loaded.wiring, AutoWiring) else {}
     try:
-        asked = load_wiring({"version": 1, "auto": {**before, **given}}).wiring
+        made = load_wiring({"version": 1, "auto": {**before, **given}})
     except WiringError as error:
         named = (Fault(f.code, _optioned(f.message), None, _optioned(f.fix)) for f in error.faults)
         raise WiringError(named) from None
-    assert isinstance(asked, AutoWiring)
-    if loaded is None:
-        return asked
-    assert isinstance(loaded.wiring, AutoWiring)
-    return loaded.wiring.model_copy(update={"auto": asked.auto})
+    assert isinstance(made.wiring, AutoWiring)
+    said = {(key,) for key in given}
+    if loaded is not None:
+        made = replace(loaded, wiring=loaded.wiring.model_copy(update={"auto": made.wiring.auto}))
+    # a fault of what an option says is there, and not in the file
+    marks = {path: where for path, where in made.marks.items() if path[:1] != ("auto",) or path[1:2] not in said}
+    marks |= {("auto", *key): Location(f"--{key[0].replace('_', '-')}") for key in said}
+    return replace(made, marks=marks)
 
 
 def _optioned(text: str) -> str:

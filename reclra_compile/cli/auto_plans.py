@@ -10,7 +10,7 @@ from typing import Any
 from reclra_compile.auto.report import Alternative, Report
 from reclra_compile.auto.runs import Run, error_of
 from reclra_compile.auto.settings import asked_of
-from reclra_compile.compiler import Unreached, WiringSource, designed, make_plan
+from reclra_compile.compiler import Unreached, designed, make_plan
 from reclra_compile.errors import ReclraError
 from reclra_compile.frontend.cut import Cut, Ground, survey
 from reclra_compile.frontend.measure import measure
@@ -22,7 +22,6 @@ from reclra_compile.simulate.events import simulate
 from reclra_compile.spec.blocks import blocks
 from reclra_compile.spec.divide import with_granularity
 from reclra_compile.spec.load import Loaded
-from reclra_compile.spec.schema import AutoWiring
 
 MOST_WORK = 40_000  #: regions × devices × microbatches up to which alternatives are planned and simulated
 
@@ -45,7 +44,7 @@ def planned(
     found = layers(ground)
     loaded = with_granularity(asked, granularity)
     made = designed(ground, found, loaded, machine)
-    plan, _ = make_plan(ground, found, loaded_source(made.loaded), None, unreached, made.machine)
+    plan, _ = make_plan(ground, found, made.loaded, None, unreached, made.machine)
     work = len(found) * len(plan.devices) * plan.schedule.microbatches
     rows = [_measured(_chosen(made.report), plan, runs)]
     if work <= MOST_WORK:
@@ -60,12 +59,6 @@ def _order(a: Alternative) -> tuple[int, int]:
     """Depths, then groups, then backpropagation."""
     kind, *number = a.label.split(",")[0].split()
     return ("depth", "groups", "backprop").index(kind), int(number[0]) if number else 0
-
-
-def loaded_source(loaded: Loaded) -> WiringSource:
-    """A loaded wiring as what `make_plan` takes."""
-    assert not isinstance(loaded.wiring, AutoWiring)
-    return loaded.wiring  # type: ignore[return-value]
 
 
 def _chosen(report: Report) -> Alternative:
@@ -88,7 +81,7 @@ def _others(
         wiring = loaded.wiring.model_copy(update={"auto": spec.model_validate({k: v for k, v in said.items() if v})})
         try:
             made = designed(ground, found, replace(loaded, wiring=wiring), on)
-            plan, _ = make_plan(ground, found, loaded_source(made.loaded), None, unreached, made.machine)
+            plan, _ = make_plan(ground, found, made.loaded, None, unreached, made.machine)
         except ReclraError:
             continue
         note = f"on {count} devices" if on is not machine else ""

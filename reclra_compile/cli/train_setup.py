@@ -26,8 +26,8 @@ from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.frontend.example import example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan
+from reclra_compile.spec.load import Loaded as LoadedWiring
 from reclra_compile.spec.load import load_wiring
-from reclra_compile.spec.schema import Wiring
 from reclra_compile.train.brought import brought_data, brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Job, Member
@@ -187,14 +187,14 @@ def _check_resume(options: dict[str, Any], members: tuple[Member, ...]) -> None:
         )
 
 
-def _first(options: dict[str, Any]) -> str | Wiring | None:
+def _first(options: dict[str, Any]) -> str | LoadedWiring | None:
     """The wiring that is asked for by name, or by what the compiler is to choose; None where none is."""
     given = options["wiring"]
     asked = auto_wiring(options, given or "depth2", given is not None)
     return given if isinstance(asked, str) else asked
 
 
-def _members(options: dict[str, Any], asked: str | Wiring | None) -> tuple[Member, ...]:
+def _members(options: dict[str, Any], asked: str | LoadedWiring | None) -> tuple[Member, ...]:
     """One run per wiring and seed; runs with the same label differ in their seed only."""
     plan = _read_plan(options["plan"], asked) if options["plan"] else None
     first = None if plan else asked or "depth2"
@@ -209,7 +209,7 @@ def _members(options: dict[str, Any], asked: str | Wiring | None) -> tuple[Membe
     return tuple(members)
 
 
-def _label(wiring: str | Wiring | None, plan: Plan | None) -> str:
+def _label(wiring: str | LoadedWiring | None, plan: Plan | None) -> str:
     """What the runs of a wiring or a plan are called; a wiring that is to be chosen is called auto."""
     if plan:
         return plan.name
@@ -221,7 +221,7 @@ def _folder(run_dir: str | None, label: str, seed: int) -> Path | None:
     return Path(run_dir) / re.sub(r"[^\w.#+-]|^\.+", "_", label) / f"seed{seed}" if run_dir else None
 
 
-def _read_plan(file: str, wiring: str | Wiring | None) -> Plan:
+def _read_plan(file: str, wiring: str | LoadedWiring | None) -> Plan:
     if wiring:
         raise PlanError(Fault("P012", "--wiring and --plan exclude each other", fix="give one of them"))
     return read_plan(file)

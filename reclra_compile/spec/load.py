@@ -80,8 +80,13 @@ class Loaded:
             raise WiringError(f if f.where else replace(f, where=where) for f in error.faults) from error
 
 
-def load_wiring(source: str | os.PathLike[str] | Mapping[str, object] | Wiring) -> Loaded:
-    """The wiring of a YAML file, a shipped name or a mapping; raises WiringError with every fault found."""
+def load_wiring(source: str | os.PathLike[str] | Mapping[str, object] | Wiring | Loaded) -> Loaded:
+    """The wiring of a YAML file, a shipped name or a mapping; raises WiringError with every fault found.
+
+    What is loaded is given back as it is: it knows its file, and what stands beside that.
+    """
+    if isinstance(source, Loaded):
+        return source
     if isinstance(source, Wiring):
         return Loaded(source, "<wiring>")
     if isinstance(source, Mapping):
