@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import reclra_compile as rc
 from reclra_compile.arrange import arrange
 from reclra_compile.compiler import plan_for
 from reclra_compile.cost.fit import Line, Sample, fitted, line_through
+from reclra_compile.cost.measured import work_of
 from reclra_compile.errors import CostError, Fault, TrainingError
 from reclra_compile.frontend.traffic import Traffic, tensor_bytes
 from reclra_compile.ir import Device, Plan, Region, Task
@@ -313,7 +315,27 @@ def test_a_wiring_for_devices_is_profiled_on_one() -> None:
     x, y = torch.rand(B, 5), torch.randint(3, (B,))
     made = bench(mlp(), x, said.wiring, (x, y), loss_fn=F.cross_entropy, now=Ticks())
     assert (len(made.plan.devices), made.plan.schedule.microbatches) == (1, 1)
-    assert on_one_device("depth1") == "depth1"
+    assert on_one_device("depth1") == load_wiring("depth1")
+
+
+def test_a_wiring_that_is_chosen_for_devices_is_profiled_on_one() -> None:
+    x, y = torch.rand(B, 5), torch.randint(3, (B,))
+    request = {"version": 1, "auto": {"devices": 2, "microbatches": 4, "depth": 2}}
+    made = bench(mlp(), x, request, (x, y), loss_fn=F.cross_entropy, now=Ticks())
+    assert (len(made.plan.devices), made.plan.schedule.microbatches) == (1, 1)
+    assert work_of(made.plan) == work_of(plan_for(mlp(), x, request))
+
+
+def test_what_stands_beside_a_wiring_file_is_found(tmp_path: Path) -> None:
+    """A profile changes what the file says of devices, not where the file is."""
+    (tmp_path / "inner.yaml").write_text("version: 1\npathways: [{from: output, to: all}]\n", encoding="utf-8")
+    file = tmp_path / "fixed.yaml"
+    file.write_text("version: 1\nregions: {granularity: {groups: 2}}\ninside: inner.yaml\nschedule: {devices: 2}\n"
+                    "pathways: [{from: output, to: all, update: local_loss}]\n", encoding="utf-8")  # fmt: skip
+    x, y = torch.rand(B, 5), torch.randint(3, (B,))
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(5, 5), nn.ReLU()) for _ in range(4)), nn.Linear(5, 3))
+    made = bench(model, x, str(file), (x, y), loss_fn=F.cross_entropy, now=Ticks())
+    assert len(made.plan.regions) == len(plan_for(model, x, str(file)).regions) and len(made.plan.devices) == 1
 
 
 # ------------------------------------------------------------------ batches to time

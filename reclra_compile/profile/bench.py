@@ -12,9 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from reclra_compile.arrange import arrange
-from reclra_compile.compiler import ExampleInputs, WiringSource, compile, precision
+from reclra_compile.auto.settings import asked_of
+from reclra_compile.compiler import ExampleInputs, WiringSource, compile, designed, precision
 from reclra_compile.cost.fit import Line, Sample, fitted, line_through
 from reclra_compile.cost.measured import KIND, Measured, TaskTime, host, work_of
+from reclra_compile.frontend.cut import survey
+from reclra_compile.frontend.partition import layers
+from reclra_compile.frontend.trace import trace
 from reclra_compile.ir import Device
 from reclra_compile.machine import Machine
 from reclra_compile.placement.profiles import GPU, MEMORY_SHARE, preset
@@ -22,7 +26,8 @@ from reclra_compile.profile.stand_in import rows
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program
 from reclra_compile.runtime.timing import Clock, Timing
-from reclra_compile.spec.load import load_wiring
+from reclra_compile.spec.divide import with_granularity
+from reclra_compile.spec.load import Loaded, load_wiring
 from reclra_compile.spec.schema import ScheduleSpec, Wiring
 
 WARM_UP, ROUNDS = 3, 7
@@ -100,7 +105,8 @@ def bench(
     **options: Any,
 ) -> Bench:
     """What times `model` with `wiring` on `batch` (inputs, then target); `options` are those of `compile`."""
-    program = compile(model, inputs, on_one_device(wiring), loss_fn=loss_fn, **options)
+    chosen = explicit(model, inputs, wiring, options.pop("granularity", None), options.get("output"))
+    program = compile(model, inputs, on_one_device(chosen), loss_fn=loss_fn, **options)
     cut = None
     if _samples(batch) > 1:
         plan = arrange(program.plan, (Device(),), Machine(microbatches=2))
@@ -109,12 +115,24 @@ def bench(
     return Bench(program, cut, batch, now)
 
 
-def on_one_device(wiring: WiringSource) -> WiringSource:
+def on_one_device(wiring: WiringSource) -> Loaded:
     """The wiring without what it says of devices and microbatches: tasks are measured one by one."""
-    said = load_wiring(wiring).wiring
-    if isinstance(said, Wiring) and (said.schedule != ScheduleSpec() or said.placement):
-        return said.model_copy(update={"schedule": ScheduleSpec(), "placement": {}})
-    return wiring
+    loaded = load_wiring(wiring)
+    if not isinstance(loaded.wiring, Wiring):
+        return loaded
+    said = loaded.wiring.model_copy(update={"schedule": ScheduleSpec(), "placement": {}})
+    return replace(loaded, wiring=said)
+
+
+def explicit(
+    model: nn.Module, inputs: ExampleInputs, wiring: WiringSource, granularity: str | None, output: str | int | None
+) -> Loaded:
+    """The wiring with its pathways: those that are chosen for the devices that its section `auto` names."""
+    loaded = with_granularity(load_wiring(wiring), granularity)
+    if not asked_of(loaded):
+        return loaded
+    ground = survey(trace(model, inputs, output))
+    return designed(ground, layers(ground), loaded, Machine()).loaded
 
 
 def profile(made: Bench, device: torch.device, rounds: int = ROUNDS, progress: OnProgress | None = None) -> Measured:
