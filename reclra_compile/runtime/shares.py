@@ -21,10 +21,10 @@ def shares(loss_fn: LossFunction, targets: Sequence[Any], samples: Sequence[int]
 
     Cross entropy divides by the weights of the classes that occur, and by what is not `ignore_index`.
     """
-    weights = [_weight(loss_fn, y) for y in targets]
-    found = [float(w) for w in weights if w is not None]
+    weights = [w for y in targets if (w := _weight(loss_fn, y)) is not None]
+    found = torch.stack(weights).tolist() if len(weights) == len(targets) else []  # one wait for the device
     whole = math.fsum(found)
-    if len(found) < len(targets) or not whole:
+    if not whole:
         return [n / sum(samples) for n in samples]
     return [w / whole for w in found]
 
