@@ -96,6 +96,9 @@ FAULTS: dict[str, tuple[str, str, list[str]]] = {
     "not a number": (edited(lambda d: d["device"].update(task_us=float("nan"))), "C003", ["'device.task_us'"]),
     "a task of text": (edited(lambda d: d["tasks"].update({"F 0": "fast"})), "C003", ["'tasks.F 0' is not a mapping"]),
     "three times": (edited(lambda d: d["tasks"]["F 0"].update(alone_us=[1, 2, 3])), "C003", ["'tasks.F 0.alone_us'"]),
+    "nested too deeply": ("[" * 100_000, "C001", ["nested too deeply"]),
+    "a batch of nothing": (edited(lambda d: d.update(batch=0)), "C003", ["'batch' is not a whole number from 1 on"]),
+    "another kind": (edited(lambda d: d["device"].update(kind="cpu")), "C003", ["'device.kind' is not \"measured\""]),
     "two faults": (
         edited(lambda d: (d.pop("model"), d["tasks"]["F 2"].pop("flops"))), "C003",
         ["'model' is missing", "'tasks.F 2.flops' is missing"],
@@ -115,6 +118,26 @@ def test_every_fault_of_a_file_is_named_with_the_file(name: str, tmp_path: Path)
         assert message in fault.message
         assert fault.where is not None and fault.where.file == str(file)
         assert "reclra-compile profile" in fault.fix
+
+
+def test_measured_times_are_known_by_their_format_wherever_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "sorted.json"
+    file.write_text(json.dumps(measured_dict(measured(plan())), sort_keys=True))
+    assert is_measured(file) and read_profile(str(file)) == (HERE,)
+    file.write_text(json.dumps({"device": {"flops_per_s": 1e9}, "format": "other times"}))
+    assert not is_measured(file)
+    with pytest.raises(PlacementError, match="its format is 'other times'"):
+        read_profile(str(file))
+    file.write_text("[" * 100_000)
+    with pytest.raises(PlacementError, match="N003"):
+        read_profile(str(file))
+
+
+def test_a_link_to_nowhere_in_the_cache_is_passed_over(cache: Path) -> None:
+    keep(measured(plan()))
+    for work in ("w0", work_of(plan())):
+        cache.joinpath(f"{plan().fingerprint}-{work}-0.json").symlink_to(cache / "gone.json")
+    assert kept(plan(), host(), "float32").samples == (8, 4)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reclra_compile.cost.fit import Line
-from reclra_compile.cost.measured import Measured, TaskTime, work_of
+from reclra_compile.cost.measured import KIND, Measured, TaskTime, work_of
 from reclra_compile.errors import CostError, Fault, Location, UserError
 from reclra_compile.files import write_text
 from reclra_compile.ir import Device, Plan
@@ -64,10 +64,10 @@ def _pair(line: Line) -> list[float]:
 def is_measured(path: str | os.PathLike[str]) -> bool:
     """True for a file that says it holds measured times; a file of devices, and what cannot be read, is none."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return f'"{FORMAT}"' in file.read(200)
-    except (OSError, ValueError):
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
+    return isinstance(data, Mapping) and data.get("format") == FORMAT
 
 
 def read_measured(path: str | os.PathLike[str]) -> Measured:
@@ -79,6 +79,8 @@ def read_measured(path: str | os.PathLike[str]) -> Measured:
         raise CostError(Fault("C001", f"the file cannot be read: {error.strerror or error}", where, _AGAIN)) from None
     except ValueError as error:
         raise CostError(Fault("C001", f"the file is not JSON ({error})", where, _AGAIN)) from None
+    except RecursionError:
+        raise CostError(Fault("C001", "the file is nested too deeply", where, _AGAIN)) from None
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise CostError(Fault("C001", "the file does not hold measured times", where, _AGAIN))
     if data.get("version") != VERSION:
@@ -100,7 +102,7 @@ class _Reader:
 
     def measured(self) -> Measured:
         texts = {name: self._take(self.data, name, str, name) or "" for name in _TEXTS}
-        threads, batch = (self._take(self.data, name, int, name) or 1 for name in ("threads", "batch"))
+        threads, batch = (self._positive(name) for name in ("threads", "batch"))
         samples = self._take(self.data, "samples", list, "samples") or []
         steps = self._take(self.data, "step_us", dict, "step_us") or {}
         if not all(_whole(n) and n > 0 for n in samples):
@@ -140,7 +142,15 @@ class _Reader:
             value = self._take(entry, f.name, kind, f"device.{f.name}")
             if value is not None:
                 values[f.name] = value
+        if values.get("kind", KIND) != KIND:  # tasks on a device of another kind would not take these times
+            self._fault("device.kind", f'"{KIND}"')
         return Device(**values)
+
+    def _positive(self, name: str) -> int:
+        value = self._take(self.data, name, int, name)
+        if value == 0:
+            self._fault(name, "a whole number from 1 on")
+        return value or 1
 
     def _take(self, data: Mapping[str, Any], key: str, kind: type, at: str) -> Any:
         value: Any = data.get(key)
@@ -193,9 +203,10 @@ def kept(plan: Plan, here: str, dtype: str, device: str | None = None) -> Measur
     Raises CostError: C005 where there are none, C004 where the file of this model holds those of another, C001–C003.
     """
     folder, work = cache_folder(), work_of(plan)
-    files = list(folder.glob(f"{plan.fingerprint}-*.json")) if folder and folder.is_dir() else []
+    found = folder.glob(f"{plan.fingerprint}-*.json") if folder and folder.is_dir() else ()
+    files = [f for f in found if f.is_file()]  # a link may lead nowhere
     others = set()
-    for file in sorted(files, key=os.path.getmtime, reverse=True):
+    for file in sorted(files, key=_written_at, reverse=True):
         if not file.name.startswith(f"{plan.fingerprint}-{work}-"):
             others.add(file)
             continue
@@ -204,6 +215,14 @@ def kept(plan: Plan, here: str, dtype: str, device: str | None = None) -> Measur
         if (measured.host, measured.dtype) == (here, dtype) and device in (None, measured.device.name):
             return measured
     raise CostError(_nothing(plan, device, bool(others)))
+
+
+def _written_at(file: Path) -> float:
+    """When a file was written; 0 where that cannot be told: it may be gone by now."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def check_of(measured: Measured, plan: Plan, file: str | os.PathLike[str]) -> None:

@@ -89,6 +89,10 @@ def read_profile(file: str, dtype: str = "float32") -> tuple[Device, ...]:
     faults = [Fault("N003", f.message, f.where or Location(file), f.fix) for f in document.faults]
     data: Any = document.data
     path: KeyPath = ()
+    if isinstance(data, Mapping) and "format" in data:
+        message = f"this is no file of devices: its format is {str(data['format'])[:60]!r}"
+        fix = "give a file that `reclra-compile profile --out` wrote, or one with the fields of a device"
+        faults.append(Fault("N003", message, document.marks.get(("format",), Location(file)), fix))
     if isinstance(data, Mapping):
         path = next(((k,) for k in ("devices", "device") if k in data), ())
         data = data[path[0]] if path else data
