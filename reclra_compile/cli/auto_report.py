@@ -52,6 +52,6 @@ def _print(out: Console, report: Report) -> None:
     for t in made:
         out.print()
         out.print(t)
-    out.print(f"auto: {report.reason}", soft_wrap=True)
+    out.print(f"auto: {report.reason}", soft_wrap=True, markup=False)
     for note in report.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+        out.print(f"note: {note}", soft_wrap=True, markup=False)

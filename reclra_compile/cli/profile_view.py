@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from reclra_compile.cli.device_report import duration
 from reclra_compile.cli.errors import Faults
@@ -160,7 +161,7 @@ def _draw(out: Console, plan: Plan, measured: Measured) -> None:
     parts = parts_of(plan, measured)
     threads = f", {measured.threads} thread{'s' * (measured.threads > 1)}" if measured.processor == "cpu" else ""
     where = measured.host if measured.processor == "cpu" else measured.processor
-    out.print(f"[bold]{plan.model}[/] × [bold]{plan.name}[/]   [dim]{plan.fingerprint}[/]")
+    out.print(Text.assemble((plan.model, "bold"), " × ", (plan.name, "bold"), (f"   {plan.fingerprint}", "dim")))
     out.print(f"{where}{threads}, torch {measured.torch}, {measured.dtype}, batch {plan.batch}", soft_wrap=True)
     out.print()
     out.print(_table(parts, room_of(out)))

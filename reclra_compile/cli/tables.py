@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -21,11 +22,11 @@ def table(
 ) -> Table:
     """A table of cells under (title, kind) columns; names break so that it is no wider than `room`."""
     made = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title, title_justify="left",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=escape(title), title_justify="left",
         title_style="bold", header_style="dim",
     )  # fmt: skip
     for name, kind in columns:
-        made.add_column(name, justify="right" if kind == NUMBER else "left", no_wrap=True, overflow="fold")
+        made.add_column(escape(name), justify="right" if kind == NUMBER else "left", no_wrap=True, overflow="fold")
     share = None if room is None else _share(columns, rows, room)
     for row in rows:
         made.add_row(*(_cell(c, kind, share) for c, (_, kind) in zip(row, columns, strict=True)))
