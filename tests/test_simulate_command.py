@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -13,10 +14,12 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner, Result
 from conftest import ROOT
+from rich.console import Console
 from synthetic import UNIT, chain
 
 from reclra_compile.arrange import arrange
 from reclra_compile.cli.main import main
+from reclra_compile.cli.tables import table
 from reclra_compile.errors import PlanError
 from reclra_compile.ir import Device, Plan
 from reclra_compile.machine import Machine
@@ -152,6 +155,46 @@ def test_a_plan_for_no_devices_has_no_times() -> None:
     with pytest.raises(PlanError, match="S003"):
         retargeted(chain(4), Machine())
     assert simulate(retargeted(chain(4), Machine(devices="any:2"))).makespan_us > 0
+
+
+def test_names_are_no_markup(tmp_path: Path) -> None:
+    file = tmp_path / "a.plan"
+    for name in ("a[/b]", "run[v2]"):
+        file.write_text(str(replace(made_for(4, 2, 2), name=name, model=f"Net{name}")))
+        assert f"{name} on Net{name}: batch 8" in call(str(file), "--compare", "all").output
+    shown = Console(file=io.StringIO(), width=80)
+    shown.print(table("run[v2]", [("a[/b]", "text"), ("[red]", "text")], [("[x]", "[/]")], None, None))
+    assert isinstance(shown.file, io.StringIO)
+    assert all(text in shown.file.getvalue() for text in ("run[v2]", "a[/b]", "[red]", "[x]", "[/]"))
+
+
+def test_times_without_rates_are_flops(plan_file: str) -> None:
+    result = call(plan_file, "--devices", "any:2", "--compare", "1f1b")
+    assert re.search(r"one step: [\d.]+ [kM]?FLOPs,", result.output)
+    assert not re.search(r"\d (µs|ms|s)\b", result.output)
+    assert json.loads(call(plan_file, "--devices", "any:2", "--json").output)["unit"] == "flops"
+    assert json.loads(call(plan_file, "--json").output)["unit"] == "us"
+
+
+def test_no_file_overwrites_another(plan_file: str, tmp_path: Path) -> None:
+    before = Path(plan_file).read_text()
+    json_file, svg = str(tmp_path / "out.json"), str(tmp_path / "out.svg")
+    held = tmp_path / "held.svg"
+    held.write_text(before)
+    for words in (
+        (plan_file, "--trace", json_file, "--sweep", svg), (plan_file, "--timeline", svg, "--sweep", svg),
+        (plan_file, "--trace", plan_file), (str(held), "--timeline", str(tmp_path / "." / "held.svg")),
+    ):  # fmt: skip
+        result = call(*words)
+        assert result.exit_code == 2 and "error[S005]" in result.output and "would overwrite" in result.output
+    assert held.read_text() == before == Path(plan_file).read_text() and not Path(json_file).exists()
+
+
+def test_warnings_of_the_plan_are_said(plan_file: str) -> None:
+    Path(plan_file).write_text(str(replace(made_for(8, 4, 8), warnings=("less than a sample [each]",))))
+    assert "warning: less than a sample [each]" in call(plan_file).output
+    assert json.loads(call(plan_file, "--json").output)["warnings"] == ["less than a sample [each]"]
+    assert "warning" not in call(plan_file, "--batch", "64").output
 
 
 def test_names_of_schedules() -> None:

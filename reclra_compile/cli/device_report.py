@@ -9,7 +9,9 @@ from rich.table import Table
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Row, table
 from reclra_compile.ir import Plan
 from reclra_compile.placement.faults import size
+from reclra_compile.placement.times import unit_of
 from reclra_compile.simulate.events import period_us, simulate
+from reclra_compile.view.label import amount
 
 SHOWN = 6  #: regions of a device that are named
 
@@ -21,7 +23,7 @@ def on_devices(plan: Plan) -> bool:
 
 def device_table(plan: Plan, room: int | None) -> Table:
     """Each device with its regions, how long it computes in a step, and the most bytes that live on it."""
-    step = simulate(plan)
+    step, unit = simulate(plan), unit_of(plan.devices)
     limited = any(d.memory_bytes for d in plan.devices)
     columns = [("device", NAME), ("profile", TEXT), ("regions", TEXT), ("busy", NUMBER), ("of step", NUMBER),
                ("memory", NUMBER), *([("of", NUMBER)] if limited else [])]  # fmt: skip
@@ -31,8 +33,8 @@ def device_table(plan: Plan, room: int | None) -> Table:
         share = step.busy_us[d] / step.makespan_us if step.makespan_us else 0.0
         here = [n for n, at in plan.placement.regions if at == d]
         memory = [size(device.memory_bytes) if device.memory_bytes else "any"] if limited else []
-        rows.append((device.name, device.kind, _named(here), duration(step.busy_us[d]), f"{share:.0%}", size(peak),
-                     *memory))  # fmt: skip
+        busy = duration(step.busy_us[d], unit)
+        rows.append((device.name, device.kind, _named(here), busy, f"{share:.0%}", size(peak), *memory))
     parts = plan.schedule.microbatches
     title = f"{len(rows)} device{'s' * (len(rows) > 1)}, {parts} microbatch{'es' * (parts > 1)}"
     made = table(title, columns, rows, None, room)
@@ -42,10 +44,10 @@ def device_table(plan: Plan, room: int | None) -> Table:
 
 def step_line(plan: Plan) -> str:
     """One sentence: how long a step is predicted to take, and how busy the devices are."""
-    step = simulate(plan)
-    text = f"predicted step: {duration(step.makespan_us)}, devices busy {step.utilisation:.0%} of it"
+    step, unit = simulate(plan), unit_of(plan.devices)
+    text = f"predicted step: {duration(step.makespan_us, unit)}, devices busy {step.utilisation:.0%} of it"
     if plan.schedule.staleness:
-        text += f"; {duration(period_us(plan))} where steps overlap (staleness 1)"
+        text += f"; {duration(period_us(plan), unit)} where steps overlap (staleness 1)"
     return text
 
 
@@ -55,6 +57,7 @@ def devices_dict(plan: Plan) -> dict[str, Any]:
     return {
         "microbatches": plan.schedule.microbatches,
         "staleness": plan.schedule.staleness,
+        "unit": unit_of(plan.devices),
         "step_us": step.makespan_us,
         "period_us": period_us(plan) if plan.schedule.staleness else step.makespan_us,
         "utilisation": step.utilisation,
@@ -72,8 +75,10 @@ def devices_dict(plan: Plan) -> dict[str, Any]:
     }
 
 
-def duration(us: float) -> str:
-    """A time in three digits: 12.3 µs, 4.56 ms, 1.20 s."""
+def duration(us: float, unit: str = "us") -> str:
+    """A time in three digits: 12.3 µs, 4.56 ms, 1.20 s; 12.3 MFLOPs where `unit` is "flops"."""
+    if unit == "flops":
+        return amount(us, "FLOPs")
     for unit, scale in (("µs", 1.0), ("ms", 1e3)):
         if us < 999.5 * scale:
             return f"{us / scale:.3g} {unit}"

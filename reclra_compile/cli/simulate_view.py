@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress
 
 from reclra_compile.cli.device_report import devices_dict, duration
@@ -16,14 +17,16 @@ from reclra_compile.cli.options import machine_of
 from reclra_compile.cli.plan_file import read_plan
 from reclra_compile.cli.report import console, note, print_report, room_of
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Row, table
+from reclra_compile.errors import Fault, UserError
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
 from reclra_compile.placement.faults import size
+from reclra_compile.placement.times import unit_of
 from reclra_compile.simulate.chart import Chart, plan_chart, rival_chart
 from reclra_compile.simulate.compare import TITLES, Compared, compare, names_of, rival_of
 from reclra_compile.simulate.events import Simulation, period_us, simulate
 from reclra_compile.simulate.findings import findings
-from reclra_compile.simulate.plot import write_sweep
+from reclra_compile.simulate.plot import points_file, write_sweep
 from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.simulate.sweep import Grid, break_evens, points, sizes
 from reclra_compile.simulate.timeline import FORMATS, write_timeline
@@ -49,24 +52,48 @@ def carry_out(file: str, options: dict[str, Any]) -> str | None:
             if options[key]:
                 check_suffix(Path(options[key]), FORMATS)
     with faults.collected():
+        _apart(file, options)
+    with faults.collected():
         given = verify(read_plan(file), foreign=True)
     faults.report()
     assert given is not None
     plan = retargeted(given, machine, options["batch"])
+    warnings = plan.warnings if plan is given else ()  # they are about the batch and microbatches as they were
     step = simulate(plan)
     row_us = period_us(plan, step)
     rivals = compare(plan, names)
     written = _write(step, names, options)
     if options["as_json"]:
-        return json.dumps(_data(plan, step, row_us, rivals), indent=2, ensure_ascii=False)
+        data = {**_data(plan, step, row_us, rivals), "warnings": warnings}
+        return json.dumps(data, indent=2, ensure_ascii=False)
 
     def draw(out: Console) -> None:
         _draw(out, step, row_us, rivals)
 
     print_report(draw)
+    for line in warnings:
+        note(f"warning: {line}")
     for line in written:
         note(line)
     return None
+
+
+def _apart(file: str, options: dict[str, Any]) -> None:
+    """Raise UserError (S005) where two files to write, or one of them and the plan, are the same."""
+    taken = {Path(file).resolve(): "the plan"}
+    same = []
+    for key in ("trace", "timeline", "sweep"):
+        if not options[key]:
+            continue
+        path, what = Path(options[key]), f"--{key}"
+        beside = [(points_file(path), f"the points of {what}")] if key == "sweep" else []
+        for written, name in ((path, what), *beside):
+            before = taken.setdefault(written.resolve(), name)
+            if before != name:
+                same.append(Fault("S005", f"{name} would overwrite {before}: both are {written}",
+                                  fix="give each file a name of its own"))  # fmt: skip
+    if same:
+        raise UserError(same)
 
 
 def _write(step: Simulation, names: Sequence[str], options: dict[str, Any]) -> list[str]:
@@ -107,15 +134,15 @@ def _charts(step: Simulation, names: Sequence[str]) -> list[Chart]:
 
 
 def _draw(out: Console, step: Simulation, row_us: float, rivals: Sequence[Compared]) -> None:
-    plan = step.plan
+    plan, unit = step.plan, unit_of(step.plan.devices)
     parts, count = plan.schedule.microbatches, len(plan.devices)
     out.print(
-        f"[bold]{plan.name}[/] on {plan.model}: batch {plan.batch} in {parts} microbatch{'es' * (parts > 1)}, "
-        f"{count} device{'s' * (count > 1)}", soft_wrap=True,
+        f"[bold]{escape(plan.name)}[/] on {escape(plan.model)}: batch {plan.batch} in "
+        f"{parts} microbatch{'es' * (parts > 1)}, {count} device{'s' * (count > 1)}", soft_wrap=True,
     )  # fmt: skip
-    line = f"one step: {duration(step.makespan_us)}, devices busy {step.utilisation:.0%} of it"
+    line = f"one step: {duration(step.makespan_us, unit)}, devices busy {step.utilisation:.0%} of it"
     if plan.schedule.staleness:
-        line += f"; {duration(row_us)} where steps overlap (staleness 1)"
+        line += f"; {duration(row_us, unit)} where steps overlap (staleness 1)"
     out.print(line, soft_wrap=True)
     out.print()
     out.print(_devices(step, room_of(out)))
@@ -129,13 +156,13 @@ def _draw(out: Console, step: Simulation, row_us: float, rivals: Sequence[Compar
 
 def _devices(step: Simulation, room: int | None) -> Any:
     plan, busy, idle, link = step.plan, step.busy_us, step.idle_us, step.link_us
-    whole = step.makespan_us or 1.0
+    whole, unit = step.makespan_us or 1.0, unit_of(plan.devices)
     shown = range(len(busy)) if len(busy) <= SHOWN else [*range(SHOWN // 2), *range(len(busy) - SHOWN // 2, len(busy))]
 
     def row(d: int) -> Row:
         device, peak = plan.devices[d], step.peak_bytes[d] if step.peak_bytes else 0
         room_there = f"{peak / device.memory_bytes:.0%}" if device.memory_bytes else "–"
-        return (device.name, device.kind, duration(busy[d]), f"{busy[d] / whole:.0%}", duration(idle[d]),
+        return (device.name, device.kind, duration(busy[d], unit), f"{busy[d] / whole:.0%}", duration(idle[d], unit),
                 f"{link[d] / whole:.0%}", size(peak), room_there)  # fmt: skip
 
     columns = [("device", NAME), ("profile", TEXT), ("busy", NUMBER), ("of step", NUMBER), ("waits", NUMBER),
@@ -148,12 +175,12 @@ def _devices(step: Simulation, room: int | None) -> Any:
 
 def _rivals(step: Simulation, row_us: float, rivals: Sequence[Compared], room: int | None) -> Any:
     """Times of a step, alone and in a row, beside those of the plan: × above 1 are slower than the plan."""
-    peak = max(step.peak_bytes) if step.peak_bytes else 0
-    own = (duration(step.makespan_us), duration(row_us), "1.00", f"{_share(step, row_us):.0%}", size(peak))
+    peak, unit = max(step.peak_bytes, default=0), unit_of(step.plan.devices)
+    own = (duration(step.makespan_us, unit), duration(row_us, unit), "1.00", f"{_share(step, row_us):.0%}", size(peak))
     rows: list[Row] = [("this plan", *own, "yes" if _fits(step) else "no")]
     for c in rivals:
         if c.possible:
-            rows.append((TITLES[c.name], duration(c.step_us), duration(c.row_us),
+            rows.append((TITLES[c.name], duration(c.step_us, unit), duration(c.row_us, unit),
                          f"{c.row_us / row_us:.2f}" if row_us else "–", f"{c.utilisation:.0%}", size(c.peak_bytes),
                          "yes" if c.fits else "no"))  # fmt: skip
         else:

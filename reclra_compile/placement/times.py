@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from reclra_compile.ir import Device, Task
+
+
+def unit_of(devices: Iterable[Device]) -> str:
+    """What the times of tasks on these devices are in: "us", or "flops" where none of them has a rate."""
+    return "us" if any(d.flops_per_s or d.bytes_per_s for d in devices) else "flops"
 
 
 def task_us(task: Task, device: Device, microbatches: int = 1) -> float:

@@ -65,9 +65,14 @@ def write_sweep(title: str, points: Sequence[Point], even: Sequence[BreakEven], 
         "version": 1, "title": title, "points": [asdict(p) for p in points], "break_even": [asdict(b) for b in even],
         "findings": findings(points, even),
     }  # fmt: skip
-    beside = str(file.with_suffix(".json"))
+    beside = str(points_file(file))
     write_text(beside, json.dumps(data, indent=1, ensure_ascii=False))
     return beside
+
+
+def points_file(picture: Path) -> Path:
+    """Where the points of a picture are written."""
+    return picture.with_suffix(".json")
 
 
 def to_svg(title: str, points: Sequence[Point], even: Sequence[BreakEven], theme: str = "auto") -> str:
