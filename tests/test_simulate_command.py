@@ -320,6 +320,24 @@ def test_large_steps_are_drawn_in_part_and_say_so() -> None:
     assert len(to_html([chart])) < 3_000_000
 
 
+def test_what_is_cut_off_does_not_look_idle() -> None:
+    """Lanes end at a jagged edge where a step is cut off, and only there."""
+    made = plan_chart(simulate(made_for(4, 2, 8)))
+    cut = replace(made, shown_us=made.makespan_us / 4, unit="flops")
+    for draw in (to_svg, to_html):
+        text = draw([made, cut])
+        root = ElementTree.fromstring(re.sub(r"(?s)^.*?(<svg.*</svg>).*$", r"\1", text))
+        [torn] = [e for e in root.iter() if e.get("class") == "torn"]
+        [cover] = [e for e in root.iter() if e.tag.endswith("rect") and e.get("class") == "ground" and e.get("x")]
+        lane = next(e for e in root.iter() if e.get("class") == "lane")
+        x, width = float(cover.attrib["x"]), float(cover.attrib["width"])
+        left, whole = float(lane.attrib["x"]), float(lane.attrib["width"])
+        assert x == pytest.approx(left + whole / 4, abs=0.02) and x + width == pytest.approx(left + whole, abs=0.02)
+        assert torn.attrib["d"].startswith(f"M{cover.attrib['x']} ")
+        assert re.search(r"one step takes [\d.]+ µs<", text) and re.search(r"one step takes [\d.]+ FLOPs<", text)
+    assert 'class="torn"' not in to_svg([made])
+
+
 def test_names_cannot_become_code() -> None:
     plan = replace(made_for(2, 2, 2), name='<script>alert("x")</script>')
     chart = plan_chart(simulate(plan))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -149,6 +150,16 @@ def test_the_picture_is_written_with_its_points(suffix: str, tmp_path: Path) -> 
         dots = [e for e in root.iter() if e.tag.endswith("circle")]
         assert len(dots) == len(found) + 3 * len(NAMES) + sum(b.classes is not None for b in even)
     assert "<sweep>" not in to_svg("a <sweep>", found, even) and "<sweep>" not in to_html("a <sweep>", found, even)
+
+
+def test_lines_stop_at_gaps() -> None:
+    """Nothing is drawn where depth 2 never wins, between devices where it does."""
+    even = [BreakEven(p, 0.0, c) for p, c in ((2, 100), (4, 200), (8, None), (16, 300), (32, 400))]
+    svg = to_svg("gaps", [], even)
+    [line] = re.findall(r'<path class="l0" d="([^"]+)" stroke-width="2.6" stroke-linejoin', svg)
+    assert re.sub(r"[^ML]", "", line) == "MLML"
+    none = to_svg("gaps", [], [BreakEven(2, 0.0, None)])
+    assert "free links: never" in none and "nan" not in svg + none
 
 
 def test_the_command_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _charts(step: Simulation, names: Sequence[str]) -> list[Chart]:
     for name in names:
         rival = rival_of(step.plan, name)
         if rival is not None:
-            charts.append(rival_chart(rival, f"backprop, {TITLES[name]}"))
+            charts.append(replace(rival_chart(rival, f"backprop, {TITLES[name]}"), unit=charts[0].unit))
     return charts
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reclra_compile.ir import Task
+from reclra_compile.placement.times import unit_of
 from reclra_compile.simulate.events import Simulation
 from reclra_compile.simulate.rivals import Rival
 
@@ -35,7 +36,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The lanes of devices and what they do up to `shown_us`; `note` says what is left out."""
+    """The lanes of devices and what they do up to `shown_us`; `note` says what is left out.
+
+    `unit` is what times are in: "us", or "flops" where no device has a rate.
+    """
 
     title: str
     lanes: tuple[str, ...]
@@ -43,6 +47,7 @@ class Chart:
     makespan_us: float
     shown_us: float
     note: str = ""
+    unit: str = "us"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ def plan_chart(step: Simulation, title: str = "") -> Chart:
             if t.device in lane and length:
                 yield _Row(lane[t.device], _kind_of(t), t.id, step.starts(i).tolist(), length)
 
-    return _chart(title or step.plan.name, [names[d] for d in shown], list(rows()), step.makespan_us, left_out)
+    made = _chart(title or step.plan.name, [names[d] for d in shown], list(rows()), step.makespan_us, left_out)
+    return replace(made, unit=unit_of(step.plan.devices))
 
 
 def rival_chart(rival: Rival, title: str) -> Chart:

@@ -35,7 +35,7 @@ _LINKS = ((0, ""), (1, ""), (2, ""), (3, ""), (4, ""), (5, ""))
 class _Line:
     name: str
     look: tuple[int, str]
-    points: tuple[tuple[float, float, str], ...]  # x, y, what it is
+    points: tuple[tuple[float, float, str], ...]  # x, y (NaN: there is none here), what it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _panels(points: Sequence[Point], even: Sequence[BreakEven]) -> list[_Panel]:
     lines = tuple(
         _Line(f"{rate(link)} links", _LINKS[k % len(_LINKS)], tuple(
             (float(b.devices), float(b.classes), f"{rate(link)} links, {b.devices} devices: {b.classes:,} outputs")
-            for b in found if b.classes
+            if b.classes else (float(b.devices), math.nan, "") for b in found
         ))
         for k, (link, found) in enumerate(by_link.items())
     )  # fmt: skip
@@ -155,10 +155,13 @@ def _lines(points: Iterable[Point], panel: str, memory: bool = False) -> tuple[_
     for p in points:
         if p.panel == panel:
             found[p.schedule].append(p)
-    return tuple(
-        _Line(NAMES[n], _LOOK[n], tuple((float(at(p)), p.peak_bytes if memory else p.speed, _about(p)) for p in mine))
-        for n, mine in found.items() if mine
-    )  # fmt: skip
+    places = sorted({float(at(p)) for mine in found.values() for p in mine})
+    lines = []
+    for n, mine in found.items():
+        there = {float(at(p)): (p.peak_bytes if memory else p.speed, _about(p)) for p in mine}
+        if there:
+            lines.append(_Line(NAMES[n], _LOOK[n], tuple((x, *there.get(x, (math.nan, ""))) for x in places)))
+    return tuple(lines)
 
 
 def _about(p: Point) -> str:
@@ -206,7 +209,7 @@ def _tick(v: float) -> str:
 def _panel(panel: _Panel, left: float, top: float) -> str:
     bottom, right = top + PANEL_H, left + PANEL_W
     xs = [x for line in panel.lines for x, _, _ in line.points] or [1.0]
-    ys = [y for line in panel.lines for _, y, _ in line.points] or [1.0]
+    ys = [y for line in panel.lines for _, y, _ in line.points if not math.isnan(y)] or [1.0]
     x0, x1 = min(xs), max(max(xs), min(xs) * 2)
     high = max(ys)
     if panel.logarithmic:
@@ -243,7 +246,7 @@ def _panel(panel: _Panel, left: float, top: float) -> str:
     for k, line in enumerate(panel.lines):
         out.append(_curve(line, [(across(x), down(y), about) for x, y, about in line.points]))
         if panel.marks:  # a legend of its own, where lines that fall leave room
-            name = line.name if line.points else f"{line.name}: never"
+            name = line.name if any(not math.isnan(y) for _, y, _ in line.points) else f"{line.name}: never"
             y = bottom - 12 - 16 * (len(panel.lines) - 1 - k)
             out.append(_text(left + 10, y, name, 11, tone=f"d{line.look[0]}"))
     return "".join(out)
@@ -253,11 +256,15 @@ def _curve(line: _Line, places: Sequence[tuple[float, float, str]]) -> str:
     colour, dash = line.look
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     thick = 1.8 if dash else 2.6
-    path = "L".join(f"{number(x)} {number(y)}" for x, y, _ in places)
+    path, begins = "", True
+    for x, y, _ in places:
+        if not math.isnan(y):
+            path += f"{'M' if begins else 'L'}{number(x)} {number(y)}"
+        begins = math.isnan(y)  # nothing joins what lies on both sides of a gap
     out = []
     if path:
-        out = [f'<path class="l{colour}" d="M{path}" stroke-width="{thick}" stroke-linejoin="round"{dashes}/>\n']
-    for x, y, about in places:
+        out = [f'<path class="l{colour}" d="{path}" stroke-width="{thick}" stroke-linejoin="round"{dashes}/>\n']
+    for x, y, about in (p for p in places if not math.isnan(p[1])):
         circle = f'<circle class="dot d{colour}" cx="{number(x)}" cy="{number(y)}" r="2.6">'
         out.append(f"{circle}<title>{xml(about)}</title></circle>\n")
     return "".join(out)

@@ -10,7 +10,7 @@ from pathlib import Path
 from reclra_compile.simulate.chart import KINDS, LINK, Bar, Chart
 from reclra_compile.simulate.page import page
 from reclra_compile.view.draw import check_suffix, write_content
-from reclra_compile.view.label import number, shorten, width, xml
+from reclra_compile.view.label import amount, number, shorten, width, xml
 from reclra_compile.view.palette import DARK, LIGHT, wave_colours
 from reclra_compile.view.png import svg_png
 from reclra_compile.view.svg import FONTS
@@ -90,7 +90,8 @@ def _rules(dark: bool, scope: str = "") -> str:
     rules = {
         ".ground": f"fill:{t.ground}", ".ink": f"fill:{t.ink}", ".faint": f"fill:{t.faint}",
         ".lane": f"fill:{t.rim};fill-opacity:{t.tint}", ".grid": f"stroke:{t.rim};stroke-opacity:.28",
-        ".end": f"stroke:{t.ink};stroke-dasharray:3 3", ".on": f"fill:{t.ground}",
+        ".end": f"stroke:{t.ink};stroke-dasharray:3 3", ".torn": f"stroke:{t.faint};fill:none",
+        ".on": f"fill:{t.ground}",
         **{f".k{k}": f"fill:{c}" for k, c in enumerate(colours)},
     }  # fmt: skip
     return "".join(f"{scope}{name}{{{style}}}" for name, style in rules.items())
@@ -129,7 +130,8 @@ def _chart(chart: Chart, top: float, until: float, live: bool) -> str:
     bottom = first + len(chart.lanes) * step
     name = shorten(chart.title, 560, 13, True)
     parts = [_text(18, top + 24, name, 13, more=' font-weight="600"')]
-    said = f"one step takes {time_text(chart.makespan_us)}" + (f"; shown: {chart.note}" if chart.note else "")
+    part = f"; shown: {chart.note}" if chart.note else ""
+    said = f"one step takes {time_text(chart.makespan_us, chart.unit)}{part}"
     parts.append(_text(WIDTH - RIGHT, top + 24, said, 11.5, "faint", "end"))
     for k, lane in enumerate(chart.lanes):
         y = first + k * step
@@ -141,23 +143,38 @@ def _chart(chart: Chart, top: float, until: float, live: bool) -> str:
     for tick in ticks(until):
         x = LEFT + tick * scale
         line = f'<path class="grid" d="M{number(x)} {number(first)}V{number(bottom)}"/>'
-        label = _text(x, bottom + 14, time_text(tick), 10.5, "faint", "middle")
+        label = _text(x, bottom + 14, time_text(tick, chart.unit), 10.5, "faint", "middle")
         parts.append(f'<g class="tick" data-t="{tick!r}">{line}{label}</g>')
-    parts += [_bar(b, first + b.lane * step, scale, live) for b in chart.bars]
-    if chart.shown_us == chart.makespan_us:
+    parts += [_bar(b, first + b.lane * step, scale, live, chart.unit) for b in chart.bars]
+    if chart.shown_us < chart.makespan_us:
+        parts.append(_torn(chart, first, bottom, scale, until, live))
+    else:
         x = LEFT + chart.makespan_us * scale
         parts.append(f'<g class="tick" data-t="{chart.makespan_us!r}"><path class="end" d="M{number(x)} '
                      f'{number(first - 4)}V{number(bottom)}"/></g>')  # fmt: skip
     return "".join(parts) + "</g>\n"
 
 
-def _bar(b: Bar, y: float, scale: float, live: bool) -> str:
+def _torn(chart: Chart, first: float, bottom: float, scale: float, until: float, live: bool) -> str:
+    """Where the picture of a step is cut off: a jagged edge, and no lanes behind it, which would look idle."""
+    x, about = LEFT + chart.shown_us * scale, f"not shown: what follows {time_text(chart.shown_us, chart.unit)}"
+    place = (f'x="{number(x)}" y="{number(first - 3)}" width="{number(WIDTH - RIGHT - x)}" '
+             f'height="{number(bottom - first + 3)}"')  # fmt: skip
+    data = f' class="bar" data-s="{chart.shown_us!r}" data-e="{until!r}" data-about="{xml(about)}"' if live else ""
+    teeth = "l4 4l-8 8l4 4" * max(1, int((bottom - first) / 16))
+    return (
+        f'<g{data}><title>{xml(about)}</title><rect class="ground" {place}/></g>\n<g class="tick" '
+        f'data-t="{chart.shown_us!r}"><path class="torn" d="M{number(x)} {number(first - 3)}{teeth}"/></g>\n'
+    )
+
+
+def _bar(b: Bar, y: float, scale: float, live: bool, unit: str) -> str:
     x, w = LEFT + b.start_us * scale, max((b.end_us - b.start_us) * scale, 0.4)
     h = LANE
     if b.kind == LINK:
         y, h = y + LANE + 1, WIRE
     edge = 0.6 if w > 3 else 0.0
-    about = f"{b.text}, microbatch {b.microbatch}: {time_text(b.start_us)} to {time_text(b.end_us)}"
+    about = f"{b.text}, microbatch {b.microbatch}: {time_text(b.start_us, unit)} to {time_text(b.end_us, unit)}"
     place = f'x="{x:.2f}" y="{number(y)}" width="{w - edge:.2f}" height="{number(h)}"'
     label = ""
     digits = str(b.microbatch)
@@ -178,8 +195,10 @@ def ticks(until: float, most: int = 10) -> list[float]:
     return [k * step for k in range(int(until / step * (1 + 1e-9)) + 1)]
 
 
-def time_text(us: float) -> str:
-    """A time in three digits: 12.3 µs, 4.56 ms, 1.2 s."""
+def time_text(us: float, unit: str = "us") -> str:
+    """A time in three digits: 12.3 µs, 4.56 ms, 1.2 s; 12.3 MFLOPs where `unit` is "flops"."""
+    if unit == "flops":
+        return amount(us, "FLOPs")
     for unit, size in (("µs", 1.0), ("ms", 1e3)):
         if us < 999.5 * size:
             return f"{us / size:.3g} {unit}"
