@@ -43,6 +43,9 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
+ALL = {"from": "output", "to": "all"}
+
+
 def asked(**auto: Any) -> dict[str, Any]:
     return {"version": 1, "auto": auto}
 
@@ -135,7 +138,7 @@ def test_what_the_file_says_besides_stays() -> None:
     }  # fmt: skip
     made = design_for(NINE, X, wiring)
     again = load_text(made.text, "x.yaml").wiring.model_dump(exclude_unset=True, by_alias=True)
-    first = load_wiring({**wiring, "pathways": [{"from": "output", "to": "all"}], "auto": None}).wiring
+    first = load_wiring({k: v for k, v in wiring.items() if k != "auto"} | {"pathways": [ALL]}).wiring
     kept = first.model_dump(exclude_unset=True, by_alias=True)
     for key in set(wiring) - {"auto", "schedule"}:
         assert again[key] == kept[key], key
@@ -263,7 +266,9 @@ def test_more_bottlenecks_than_the_model_can_have() -> None:
     assert len(plan_for(NINE, X, asked(bottlenecks=4)).waves) == 3
     fault(NINE, X, asked(bottlenecks=5), "W047")
     flat = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
-    assert "write 'depth: 1'" in fault(flat, torch.zeros(2, 4), asked(bottlenecks=1), "W047")
+    text = fault(flat, torch.zeros(2, 4), asked(bottlenecks=1), "W047")
+    assert "1 bottleneck among 1 region that hears an error" in text and "remove 'bottlenecks'" in text
+    assert len(plan_for(flat, torch.zeros(2, 4), asked()).waves) == 2  # what the fix says works
 
 
 def test_nothing_fits_and_the_least_bytes_that_would() -> None:
@@ -274,6 +279,7 @@ def test_nothing_fits_and_the_least_bytes_that_would() -> None:
 
 
 def test_unknown_bottlenecks() -> None:
+    assert "a number of bottlenecks is a whole one" in fault(NINE, X, asked(bottlenecks="2.5"), "W020")
     assert "did you mean 'layer5'?" in fault(NINE, X, asked(bottlenecks=["layer2", "layr5"]), "W020")
     assert "it makes the output" in fault(NINE, X, asked(bottlenecks="layer9"), "W021")
 
@@ -283,7 +289,8 @@ def test_contradictions_and_zero_devices() -> None:
     assert "'groups' hear only the output" in fault(NINE, X, asked(groups=2, depth=2), "W046")
     assert "at least 1, not 0" in fault(NINE, X, asked(depth=0), "W007")
     assert "asks for 0 devices" in fault(NINE, X, asked(devices=0), "N001")
-    fault(NINE, X, {**asked(depth=2), "pathways": [{"from": "output", "to": "all"}]}, "W045")
+    for auto in (asked(depth=2), {"version": 1, "auto": None}, asked()):
+        fault(NINE, X, {**auto, "pathways": [{"from": "output", "to": "all"}]}, "W045")
     assert "ask for 6 groups or fewer" in fault(Blocks(), torch.zeros(2, 6), asked(groups=9), "W038")
 
 
@@ -292,10 +299,38 @@ def test_more_devices_than_regions_are_said_to_be_idle() -> None:
     assert any("of 64 devices 8 work" in n for n in report.notes)
 
 
+@pytest.mark.parametrize(
+    ("named", "waves", "why"),
+    [
+        ("layer1", 1, "none lies upstream"),
+        (["layer1", "layer2"], 1, "all that lie upstream are bottlenecks themselves"),
+        (["layer3", "layer5"], 2, "another relay is cheaper"),
+    ],
+)
+def test_why_nobody_hears_a_bottleneck(named: Any, waves: int, why: str) -> None:
+    report = design_for(NINE, X, asked(bottlenecks=named, devices=64)).report
+    reasons = [r.reason for r in report.relays if not r.heard_by]
+    assert any(r.endswith(f"no region hears it: {why}") for r in reasons), report.relays
+    assert len(report.waves) == waves and report.reason.startswith(f"depth {waves}")
+    assert waves > 1 or report.reason.startswith("depth 1 of at most 2")
+    assert waves > 1 or any(n.startswith("errors go 1 wave deep") for n in report.notes)
+
+
+def test_a_number_of_devices_is_written_as_a_number() -> None:
+    assert "schedule: {devices: 5}" in design_for(NINE, X, asked(devices="5")).text
+
+
+@pytest.mark.parametrize("memory", [45_000, 60_000, 10_000_000])
+def test_of_the_depths_the_faster_one_is_taken_whatever_its_kernels(memory: int) -> None:
+    loaded = load_model(str(ROOT / "examples" / "cnn.py") + ":digits")
+    report = design_for(loaded.model, loaded.inputs, asked(devices=2, synapse_memory=memory)).report
+    assert report.error_us == min(a.error_us or 0 for a in report.alternatives if not a.note)
+
+
 def test_a_deeper_graph_that_is_not_there() -> None:
     flat = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
     report: Report = design_for(flat, torch.zeros(2, 4), asked(depth=2)).report
-    assert report.waves == (("0",),)
+    assert report.waves == (("0",),) and report.reason.startswith("depth 1 of at most 2: ")
     one = plan_for(nn.Sequential(nn.Linear(4, 2)), torch.zeros(2, 4), asked())
     assert one.pathways == ()
 

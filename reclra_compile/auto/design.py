@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,7 @@ CODES = {
     "W048": "no error synapses fit `synapse_memory`",
 }
 Divide = Callable[[Loaded], tuple[tuple[Part, ...], tuple[Region, ...]]]
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?\d+)?", re.IGNORECASE)
 GROUP_CELLS = 4  #: cells per axis of the read-outs at the ends of groups, as wiring groups has
 
 
@@ -132,7 +134,11 @@ def _asks(spec: AutoSpec, loaded: Loaded, graph: RegionGraph, names: Sequence[st
     if isinstance(spec.bottlenecks, int):
         return [Ask(depth, count=spec.bottlenecks), Ask(1)]
     selected = select(Selector(names=list(spec.bottlenecks)), graph, names)
-    faults = [Fault(p.code, p.message, loaded.where("auto", "bottlenecks", *p.at), p.fix) for p in selected.problems]
+    # names may be numbers, so that 2.5 is a name until there is none like it
+    whole = "; a number of bottlenecks is a whole one" if any(_NUMBER.fullmatch(n) for n in spec.bottlenecks) else ""
+    faults = [
+        Fault(p.code, p.message, loaded.where("auto", "bottlenecks", *p.at), p.fix + whole) for p in selected.problems
+    ]
     odd = [n for n in selected.regions if n not in names]
     faults += [Fault("W021", f"'{n}' cannot be a relay: {_why_not(graph, n)}", loaded.where("auto", "bottlenecks"),
                      f"the regions that can be are {', '.join(names[:8])}") for n in odd]  # fmt: skip
@@ -155,15 +161,16 @@ def _open(spec: AutoSpec) -> int:
 def _best(
     spec: AutoSpec, loaded: Loaded, kernels: Kernels, rates: Rates, asks: Sequence[Ask], made: Sequence[Choice | None]
 ) -> Choice:
-    """The choice of the finest kernels, of these the fastest; raises WiringError (W047, W048) where there is none."""
+    """The fastest choice, each with the finest kernels that fit; raises WiringError (W047, W048) without any."""
     found = [c for c in made[: _open(spec)] if c is not None]
     if not found and spec.bottlenecks is None:  # no region lies downstream of another: all hear the output
         found = [c for c in made if c is not None]
     if not found:
         most = _most(kernels, rates, asks[0], loaded.wiring.synapses.cells)
         n = len(kernels.candidates())
-        message = f"{asks[0].count} bottlenecks among {n} regions that hear an error: each needs a region that hears it"
-        fix = f"ask for {most} or fewer" if most else "write 'depth: 1': no region lies downstream of another"
+        asked, among = _many(asks[0].count or 0, "bottleneck"), _many(n, "region")
+        message = f"{asked} among {among} that hear{'s' * (n == 1)} an error: each needs a region that hears it"
+        fix = f"ask for {most} or fewer" if most else "remove 'bottlenecks': no region lies downstream of another"
         raise WiringError(Fault("W047", message, loaded.where("auto", "bottlenecks"), fix))
     fitting = [c for c in found if c.found.fits]
     if not fitting:
@@ -171,7 +178,11 @@ def _best(
         message = f"no error synapses fit synapse_memory = {byte_text(kernels.memory or 0)}, even at their coarsest"
         fix = f"allow at least {least} bytes ({byte_text(least)})"
         raise WiringError(Fault("W048", message, loaded.where("auto", "synapse_memory"), fix))
-    return min(fitting, key=lambda c: (c.step, c.us, c.found.score.synapse_bytes, c.waves))
+    return min(fitting, key=lambda c: (float(f"{c.us:.9g}"), c.step, c.found.score.synapse_bytes, c.waves))
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _most(kernels: Kernels, rates: Rates, ask: Ask, cells: int) -> int:
@@ -190,11 +201,12 @@ def _report(
     notes = []
     widest = max((len(w) for w in waves), default=0)
     if 0 < widest < devices:
-        notes.append(f"the widest wave has {widest} regions, so that of {devices} devices {widest} work on it at most")
+        busy = f"of {devices} devices {widest} work{'s' * (widest == 1)} on it at most"
+        notes.append(f"the widest wave has {_many(widest, 'region')}, so that {busy}")
     if not best.found.exact:
         notes.append("relays were found by local search: another set may be a little faster")
     if (spec.depth or 2) > best.waves and len(best.problem.names) > 1 and (spec.depth or spec.bottlenecks):
-        notes.append(f"errors go {best.waves} waves deep: a deeper graph is not faster, or there is none")
+        notes.append(f"errors go {_many(best.waves, 'wave')} deep: a deeper graph is not faster, or there is none")
     return Report(
         devices, unit, waves, relays_of(best, graph.regions, unit),
         tuple(_alternative(spec, c, c is best) for c in sorted(found, key=lambda c: c.waves)),
@@ -217,7 +229,8 @@ def _why(spec: AutoSpec, best: Choice, found: Sequence[Choice], unit: str) -> st
     if spec.groups is not None:
         return f"{len(best.problem.names) + 1} groups, as asked"
     if _open(spec) == 1:
-        return f"depth {spec.depth or 2}, as asked: {time}"
+        depth, most = max(1, best.waves), spec.depth or 2
+        return f"depth {depth}, as asked: {time}" if depth == most else f"depth {depth} of at most {most}: {time}"
     others = [c for c in found if c is not best]
     if not others:
         return "no region lies downstream of another, so that all hear the output"

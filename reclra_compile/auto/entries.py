@@ -46,11 +46,22 @@ def _reason(choice: Choice, i: int, regions: Mapping[str, Region], unit: str, na
     heard = tuple(p.names[k] for k, s in enumerate(found.sources) if s == i)
     own = amount(_us(choice, i, found.sources[i]), unit)
     if not heard:
-        return f"named as a bottleneck; {width}; its error takes {own}; no region hears it: another relay is cheaper"
+        return f"named as a bottleneck; {width}; its error takes {own}; {_unheard(choice, i)}"
     longest = max((k for k, s in enumerate(found.sources) if s == i), key=lambda k: int(p.job[k, i]))
     theirs = amount(_us(choice, longest, i), unit)
     why = "named as a bottleneck; " if named else ""
     return f"{why}{width}; its error takes {own}; heard by {len(heard)}, whose longest takes {theirs}"
+
+
+def _unheard(choice: Choice, i: int) -> str:
+    """Why no region hears a bottleneck that was named."""
+    p, named = choice.problem, choice.ask.named or ()
+    upstream = [k for k in range(p.output) if i in p.below(k)]
+    if not upstream:
+        return "no region hears it: none lies upstream"
+    if all(k in named for k in upstream):
+        return "no region hears it: all that lie upstream are bottlenecks themselves"
+    return "no region hears it: another relay is cheaper"
 
 
 def _us(choice: Choice, target: int, source: int) -> float:

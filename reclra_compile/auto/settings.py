@@ -97,6 +97,8 @@ def sections_of(loaded: Loaded, base: Wiring, machine: Machine, synapses: dict[s
     sections["synapses"] = {**(plain(wiring.synapses) if "synapses" in given else {}), **synapses}
     schedule = plain(said["schedule"]) if "schedule" in given else {}
     devices = machine.devices if isinstance(machine.devices, int | str) else None
+    if isinstance(devices, str) and devices.strip().isdecimal():
+        devices = int(devices)
     chosen = {"devices": devices, "microbatches": machine.microbatches}
     sections["schedule"] = {**schedule, **{k: v for k, v in chosen.items() if v is not None}}
     for key in ("overrides", "training"):

@@ -169,7 +169,7 @@ def _unusable(document: Document, file: str) -> list[Fault]:
         where = document.marks.get(("version",), _unmarked(file, ("version",)))
         message = f"version {clip(version)} is not supported: this build reads version 1"
         return [Fault("W010", message, where, "use a build that reads it, or rewrite the file as version 1")]
-    if data.get("auto") is not None and data.get("pathways"):
+    if "auto" in data and data.get("pathways"):
         where = document.keys.get(("auto",), _unmarked(file, ("auto",)))
         message = "'pathways' says who hears whom, and 'auto' leaves it to the compiler"
         return [Fault("W045", message, where, "keep one of the two")]
