@@ -320,6 +320,13 @@ def test_a_number_of_devices_is_written_as_a_number() -> None:
     assert "schedule: {devices: 5}" in design_for(NINE, X, asked(devices="5")).text
 
 
+def test_groups_that_share_weights_are_on_one_device() -> None:
+    """Of two groups of a model whose embedding is its read-out neither can be apart from the other."""
+    loaded = load_model(str(ROOT / "examples" / "gpt.py"))
+    plan = plan_for(loaded.model, loaded.inputs, asked(groups="devices", devices=2))
+    assert len(plan.regions) == 3 and {plan.placement.of(r.name) for r in plan.regions} == {0, 1}
+
+
 @pytest.mark.parametrize("memory", [45_000, 60_000, 10_000_000])
 def test_of_the_depths_the_faster_one_is_taken_whatever_its_kernels(memory: int) -> None:
     loaded = load_model(str(ROOT / "examples" / "cnn.py") + ":digits")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import networkx as nx
+
 from reclra_compile.auto.write import plain
 from reclra_compile.cost.files import is_measured, read_measured
 from reclra_compile.cost.measured import KIND as MEASURED
@@ -13,7 +15,7 @@ from reclra_compile.ir import Device, Region
 from reclra_compile.machine import Machine
 from reclra_compile.placement.devices import parse_devices
 from reclra_compile.spec.automatic import DEVICES, AutoSpec
-from reclra_compile.spec.blocks import blocks
+from reclra_compile.spec.blocks import Group, blocks, groups
 from reclra_compile.spec.load import Loaded, load_wiring
 from reclra_compile.spec.parts import Granularity
 from reclra_compile.spec.schema import AutoWiring, Wiring
@@ -57,7 +59,7 @@ def with_regions(loaded: Loaded, spec: AutoSpec, layers: Sequence[Region], outpu
         return loaded
     found = blocks(layers, output)
     if spec.groups is not None:
-        count = min(devices, len(found)) if spec.groups == DEVICES else int(spec.groups)
+        count = _apart(layers, found, devices) if spec.groups == DEVICES else int(spec.groups)
         chosen = Granularity(name="groups", count=count)
     elif len(found) >= FEWEST_BLOCKS and any(len(b.layers) > 1 for b in found):
         chosen = Granularity(name="block")
@@ -65,6 +67,24 @@ def with_regions(loaded: Loaded, spec: AutoSpec, layers: Sequence[Region], outpu
         chosen = Granularity()
     regions = regions.model_copy(update={"granularity": chosen})
     return replace(loaded, wiring=loaded.wiring.model_copy(update={"regions": regions}))
+
+
+def _apart(layers: Sequence[Region], found: Sequence[Group], devices: int) -> int:
+    """The fewest groups of which as many as there are devices can be apart: those that share weights cannot.
+
+    As many as there are devices (of no more than there are blocks) where no number is enough.
+    """
+    costs = {r.name: r.forward_flops + r.weight_flops + r.input_flops for r in layers}
+    used = {r.name: r.parameters for r in layers}
+    fewest = min(devices, len(found))
+    for count in range(fewest, len(found) + 1):
+        shared: nx.Graph[str] = nx.Graph()
+        for group in groups(found, costs, count):
+            shared.add_node(group.name)
+            shared.add_edges_from((group.name, f"{p} ") for layer in group.layers for p in used[layer])
+        if nx.number_connected_components(shared) >= fewest:
+            return count
+    return fewest
 
 
 def base_of(loaded: Loaded, depth: int) -> Wiring:
