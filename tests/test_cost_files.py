@@ -326,6 +326,17 @@ def test_profile_then_compile_with_what_was_measured(tiny: str, tmp_path: Path, 
     assert "measured on Sequential with wiring 'depth1'" in other["warnings"][-1]
 
 
+def test_alternatives_that_were_not_profiled_stay_without_a_step(tiny: str, tmp_path: Path, cache: Path) -> None:
+    chosen = str(tmp_path / "chosen.yaml")
+    asked = (tiny, "--auto", "--devices", "2", "--depth", "1")
+    modelled = json.loads(run(*asked, "--write-wiring", chosen, "--json").stdout)["auto"]["alternatives"]
+    assert run("profile", tiny, "-w", chosen, "--rounds", "1").exit_code == 0
+    found = json.loads(run(*asked, "--device-profile", "measured", "--json").stdout)["auto"]["alternatives"]
+    assert [a["label"] for a in found] == [a["label"] for a in modelled] and len(found) > 2
+    for a in found:
+        assert (a["step_us"] is None, a["note"]) == ((False, "") if a["chosen"] else (True, "not profiled")), a
+
+
 def test_the_report_has_a_row_for_each_region(tiny: str) -> None:
     result = run("profile", tiny, "-w", "depth1", "--rounds", "1", "--batch-size", "4")
     assert result.exit_code == 0, result.output

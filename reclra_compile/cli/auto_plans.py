@@ -10,8 +10,8 @@ from typing import Any
 from reclra_compile.auto.report import Alternative, Report
 from reclra_compile.auto.runs import Run, error_of
 from reclra_compile.auto.settings import asked_of
-from reclra_compile.compiler import Unreached, designed, make_plan
-from reclra_compile.errors import ReclraError
+from reclra_compile.compiler import Unreached, WiringSource, designed, make_plan
+from reclra_compile.errors import CostError, ReclraError
 from reclra_compile.frontend.cut import Cut, Ground, survey
 from reclra_compile.frontend.measure import measure
 from reclra_compile.frontend.partition import layers
@@ -23,6 +23,7 @@ from reclra_compile.spec.blocks import blocks
 from reclra_compile.spec.divide import with_granularity
 from reclra_compile.spec.load import Loaded
 
+UNMEASURED = "not profiled"  #: what is said of a wiring where times are measured ones, but not its own
 MOST_WORK = 40_000  #: regions × devices × microbatches up to which alternatives are planned and simulated
 
 
@@ -81,21 +82,37 @@ def _others(
         wiring = loaded.wiring.model_copy(update={"auto": spec.model_validate({k: v for k, v in said.items() if v})})
         try:
             made = designed(ground, found, replace(loaded, wiring=wiring), on)
-            plan, _ = make_plan(ground, found, made.loaded, None, unreached, made.machine)
+            plan, known = _plan(ground, found, made.loaded, None, unreached, made.machine)
         except ReclraError:
             continue
-        note = f"on {count} devices" if on is not machine else ""
-        alternative = replace(_chosen(made.report), chosen=False, note=note)
+        notes = (f"on {count} devices" if on is not machine else "", "" if known else UNMEASURED)
+        alternative = replace(_chosen(made.report), chosen=False, note=", ".join(filter(None, notes)))
         if alternative.label not in {a.label for a in report.alternatives if a.chosen}:
-            yield _measured(alternative, plan, runs)
+            yield _measured(alternative, plan, runs, known)
     kind = "block" if any(r.layers for r in chosen.regions) else "layer"
     try:  # runs of layers and of blocks are runs of the same computation
-        plans = [make_plan(ground, found, "backprop", g, unreached, machine)[0] for g in dict.fromkeys((kind, "layer"))]
+        plans = [_plan(ground, found, "backprop", g, unreached, machine) for g in dict.fromkeys((kind, "layer"))]
     except ReclraError:
         return
-    rows = [_measured(Alternative("backprop", len(p.waves) - 1, None, 0), p, runs) for p in plans]
-    known = next((r for r in rows if r.runs), rows[0])
-    yield replace(rows[0], error=known.error, runs=known.runs)
+    rows = [
+        _measured(Alternative("backprop", len(p.waves) - 1, None, 0, note="" if known else UNMEASURED), p, runs, known)
+        for p, known in plans
+    ]
+    ran = next((r for r in rows if r.runs), rows[0])
+    yield replace(rows[0], error=ran.error, runs=ran.runs)
+
+
+def _plan(
+    ground: Ground, found: tuple[Cut, ...], wiring: WiringSource, granularity: str | None, unreached: Unreached,
+    machine: Machine,
+) -> tuple[Plan, bool]:  # fmt: skip
+    """The plan, and true; for the preset's devices, and false, where its times are to be measured ones and are not."""
+    try:
+        return make_plan(ground, found, wiring, granularity, unreached, machine)[0], True
+    except CostError as error:
+        if {f.code for f in error.faults} != {"C005"}:
+            raise
+    return make_plan(ground, found, wiring, granularity, unreached, replace(machine, profile=None))[0], False
 
 
 def _fewer(machine: Machine, count: int) -> Machine | None:
@@ -112,8 +129,8 @@ def _requests(ground: Ground, found: tuple[Cut, ...], report: Report) -> list[di
     return asked + [{"groups": k} for k in sorted({2, 4, report.devices}) if 2 <= k <= most]
 
 
-def _measured(alternative: Alternative, plan: Plan, runs: Sequence[Run]) -> Alternative:
-    """With the simulated time of a step, where the plan has times, and the error of its runs."""
-    step = simulate(plan).makespan_us if any(t.us for t in plan.tasks) else None
+def _measured(alternative: Alternative, plan: Plan, runs: Sequence[Run], known: bool = True) -> Alternative:
+    """With the simulated time of a step, where the plan has times and they are `known`, and the error of its runs."""
+    step = simulate(plan).makespan_us if known and any(t.us for t in plan.tasks) else None
     error, count = error_of(plan, runs)
     return replace(alternative, step_us=step, error=error, runs=count, synapse_bytes=plan.cost.synapse_bytes)
