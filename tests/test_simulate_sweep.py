@@ -111,8 +111,16 @@ def test_every_schedule_is_at_every_place() -> None:
     # two parts on each of 4 devices need rounds of as many microbatches: 1 and 4 come out even
     assert len(found) == len(NAMES) * (3 + 2 + 2 + 2) and len(even) == 4
     one = {p.schedule: p for p in found if p.panel == "devices" and p.devices == 1}
-    assert one["1f1b"].speed == one["data_parallel"].speed == 1
+    assert one["1f1b"].speed == one["data_parallel"].speed == 1 and {p.unit for p in found} == {"us"}
     assert all(p.speed > 0 and p.peak_bytes > 0 and p.row_us <= p.step_us for p in found)
+
+
+def test_points_of_a_device_without_rates_are_in_flops() -> None:
+    plan = replace(plan_of(), devices=(Device(),))
+    found = list(points(plan, replace(SMALL, devices=(1,), microbatches=(), links=(), batches=(4,))))
+    assert {p.unit for p in found} == {"flops"}
+    text = to_svg("FLOPs", found, [])
+    assert re.search(r"links: [\d.]+ k?FLOPs a step in a row", text) and " µs" not in text
 
 
 def test_slow_links_make_depth_two_pay_with_fewer_outputs() -> None:

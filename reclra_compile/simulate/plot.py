@@ -167,8 +167,8 @@ def _lines(points: Iterable[Point], panel: str, memory: bool = False) -> tuple[_
 def _about(p: Point) -> str:
     return (
         f"{NAMES[p.schedule]}: {p.devices} devices, {p.microbatches} microbatches, batch {p.batch}, "
-        f"{rate(p.link_bytes_per_s)} links: {time_text(p.row_us)} a step in a row, {p.speed:.2f} of one device's "
-        f"backprop per device, {size(p.peak_bytes)}"
+        f"{rate(p.link_bytes_per_s)} links: {time_text(p.row_us, p.unit)} a step in a row, {p.speed:.2f} of one "
+        f"device's backprop per device, {size(p.peak_bytes)}"
     )
 
 

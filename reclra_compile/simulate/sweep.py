@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from reclra_compile.ir import Plan
-from reclra_compile.placement.times import task_us
+from reclra_compile.placement.times import task_us, unit_of
 from reclra_compile.simulate.costs import Time
 from reclra_compile.simulate.load import Load, load_of
 from reclra_compile.simulate.replicas import data_parallel, rounds_of
@@ -40,7 +40,8 @@ class Grid:
 @dataclass(frozen=True, slots=True)
 class Point:
     """One schedule at one place of the grid. `speed` is that of one device running backprop, per device: 1 is as many
-    times faster as there are devices. `link_bytes_per_s` 0 is a free link.
+    times faster as there are devices. `link_bytes_per_s` 0 is a free link. `unit` is what times are in: "us", or
+    "flops" where the device has no rate.
     """
 
     panel: str
@@ -53,6 +54,7 @@ class Point:
     row_us: float
     peak_bytes: float
     speed: float
+    unit: str = "us"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def points(
     Panels: "devices" with as many microbatches as devices, "microbatches", "links" and "batch" on `grid.base` devices.
     A microbatch is as large as the plan's, but in "batch", where each schedule gets the number that suits it best.
     """
-    grid = grid or Grid()
+    grid, unit = grid or Grid(), unit_of(plan.devices[:1])
     share = max(1, round(plan.batch / plan.schedule.microbatches))
     load = load_of(plan, share, 1, time=time)
 
@@ -97,7 +99,7 @@ def points(
     for panel, p, m, link in places():
         one, own = replace(load, link=link), replace(replica(p, m, share * m), link=link)
         made = (_point(panel, name, one, own, p, m, share * m) for name in NAMES)
-        yield from (point for point in made if point)
+        yield from (replace(point, unit=unit) for point in made if point)
         tick()
     for batch in grid.batches:
         loads = {m: load_of(plan, batch, m, time=time) for m in grid.parts if m <= batch}
@@ -107,7 +109,7 @@ def points(
             made = (_point("batch", name, one, replicas[m], grid.base, m, batch) for m, one in loads.items())
             best = min((p for p in made if p), key=lambda p: p.row_us, default=None)
             if best:
-                yield replace(best, speed=alone / (best.row_us * grid.base))
+                yield replace(best, speed=alone / (best.row_us * grid.base), unit=unit)
         tick()
 
 
