@@ -115,6 +115,55 @@ def test_an_expanded_tensor_counts_as_what_is_stored() -> None:
     assert tensor_bytes(torch.zeros(3, 4)) == 48
 
 
+class Attention(nn.Module):
+    """One layer of attention whose four heads hear a function of torch, and a read-out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (t.unflatten(2, (4, 8)).transpose(1, 2) for t in self.qkv(x).chunk(3, 2))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class OfTorch(nn.Module):
+    """The same with torch's module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.out = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.inner(x, x, x, need_weights=False)[0])
+
+
+@pytest.mark.parametrize("model", [Attention, OfTorch])
+def test_attention_is_one_operation_that_stores_no_pairs_of_positions(model: Callable[[], nn.Module]) -> None:
+    """Twice the positions are twice the bytes, and four times the FLOPs of the products of pairs."""
+    short, long = (list(regions(model(), torch.rand(2, t, 32)).values()) for t in (256, 512))
+    for a, b in zip(short, long, strict=True):
+        assert b.saved_bytes <= 2 * a.saved_bytes and b.forward_bytes <= 2 * a.forward_bytes
+        assert b.input_bytes <= 2 * a.input_bytes and b.weight_bytes <= 2 * a.weight_bytes
+    pairs, linear = 2 * 2 * 2 * 256 * 256 * 32, sum(2 * 2 * 256 * 32 * n for n in ((100,), (132,))[model is OfTorch])
+    assert sum(r.forward_flops for r in short) == pairs + linear
+    assert sum(r.forward_flops for r in long) == 4 * pairs + 2 * linear
+
+
+def test_attention_keeps_what_torch_keeps_where_it_runs() -> None:
+    model, x, kept = Attention(), torch.rand(2, 256, 32), dict[int, torch.Tensor]()
+    noted = lambda t: kept.setdefault(t.untyped_storage()._cdata, t)  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda t: t):
+        model(x)
+    real = sum(t.untyped_storage().nbytes() for t in kept.values())
+    found = regions(model, x)
+    given = x.nbytes + found["qkv"].z_bytes + model.out.weight.nbytes  # inputs and parameters of the two regions
+    assert found["out"].saved_bytes == pytest.approx(real - given, rel=0.01)
+    assert F.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
+
+
 def test_shared_parameters_count_once() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

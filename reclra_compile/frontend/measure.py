@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from reclra_compile.errors import Fault, ModelError
 from reclra_compile.frontend import ops
+from reclra_compile.frontend.attention import fused_attention
 from reclra_compile.frontend.cut import Cut, location_of, source_of
 from reclra_compile.frontend.extract import Piece, extract, on_meta
 from reclra_compile.frontend.features import above, channel_axis, window
@@ -150,7 +151,7 @@ def _run_on_meta(piece: Piece, inputs: list[Any]) -> tuple[tuple[Any, ...], _Spe
     with torch.enable_grad():
         saved: dict[int, tuple[Tensor, int]] = {}
         hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: _noted(t, saved), lambda t: t)
-        with torch.device("meta"), hooks, Traffic() as traffic:
+        with torch.device("meta"), hooks, fused_attention(), Traffic() as traffic:
             results = torch.func.functional_call(module, state, tuple(leaves))
         forward = _Work(traffic.flops, traffic.bytes)
         h = results[0]
