@@ -330,6 +330,8 @@ def test_alternatives_that_were_not_profiled_stay_without_a_step(tiny: str, tmp_
     chosen = str(tmp_path / "chosen.yaml")
     asked = (tiny, "--auto", "--devices", "2", "--depth", "1")
     modelled = json.loads(run(*asked, "--write-wiring", chosen, "--json").stdout)["auto"]["alternatives"]
+    before = run(*asked, "--device-profile", "measured")
+    assert before.exit_code == 2 and "C005" in before.output and "--write-wiring FILE" in before.output
     assert run("profile", tiny, "-w", chosen, "--rounds", "1").exit_code == 0
     found = json.loads(run(*asked, "--device-profile", "measured", "--json").stdout)["auto"]["alternatives"]
     assert [a["label"] for a in found] == [a["label"] for a in modelled] and len(found) > 2

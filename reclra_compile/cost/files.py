@@ -239,4 +239,7 @@ def _nothing(plan: Plan, device: str | None, others: bool) -> Fault:
     message = f"no times of {plan.model} with wiring '{plan.name}' were measured on {on}"
     more = "; there are times of other wirings, or of this one before it was changed" if others else ""
     command = f"reclra-compile profile MODEL --wiring {plan.name}{f' --device {device}' if device else ''}"
+    if plan.name == "auto":  # no file of that name: the compiler has chosen it
+        fix = "write the chosen wiring first (--write-wiring FILE, without --device-profile measured), and profile that"
+        return Fault("C005", message + more, fix=fix)
     return Fault("C005", message + more, fix=f"run `{command}` first, with the same --granularity")
