@@ -47,15 +47,16 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
     return verify(check_memory(made))
 
 
+_TOO_MANY = "microbatches have less than a sample each"
+
+
 def _warned(plan: Plan, microbatches: int) -> Plan:
-    """The plan with a warning where its microbatches have less than a sample each."""
-    if microbatches <= plan.batch:
-        return plan
-    warning = (
-        f"the plan is for a batch of {plan.batch}, so that {microbatches} microbatches have less than a sample each: "
-        "give example inputs with as many samples as a training batch has"
-    )
-    return replace(plan, warnings=(*(w for w in plan.warnings if w != warning), warning))
+    """The plan with a warning where its microbatches have less than a sample each, and without one from before."""
+    kept = tuple(w for w in plan.warnings if _TOO_MANY not in w)
+    if microbatches > plan.batch:
+        kept += (f"the plan is for a batch of {plan.batch}, so that {microbatches} {_TOO_MANY}: give example inputs "
+                 "with as many samples as a training batch has",)  # fmt: skip
+    return replace(plan, warnings=kept)
 
 
 def _spread(bare: Plan, regions: Mapping[str, int], time: Time) -> Plan:
