@@ -55,6 +55,7 @@ def diagnose(**options: Any) -> str | None:
     """
     import torch
 
+    from reclra_compile.cli.bar import DoneBar
     from reclra_compile.cli.diagnose_view import diagnosis_json, print_diagnosis
     from reclra_compile.cli.report import note
     from reclra_compile.cli.train_setup import set_up
@@ -72,7 +73,7 @@ def diagnose(**options: Any) -> str | None:
     member = setup.members[0]
     if (plan := gathered(setup.plans[member.label])) != setup.plans[member.label]:  # the wiring asks for devices
         member = replace(member, wiring=None, plan=plan)
-    with _Progress(options["as_json"]) as progress:
+    with DoneBar("diagnose", "steps", options["as_json"]) as progress:
         diagnosis = diagnose(setup.job, member, steps, progress.step)
     found = findings(diagnosis)
     if options["out"]:
@@ -88,29 +89,3 @@ def diagnose(**options: Any) -> str | None:
 def _defaults_of_train(model: str) -> dict[str, Any]:
     """What `train` would be given for options that this command does not have."""
     return dict(train.make_context("train", [model]).params)
-
-
-class _Progress:
-    """A bar on standard error while training, where that is a terminal."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        from reclra_compile.cli.report import console
-
-        out = console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-                   TimeRemainingColumn())  # fmt: skip
-        self.bars = Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal)
-        self.bar = self.bars.add_task("diagnose", total=None)
-
-    def __enter__(self) -> _Progress:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bars.stop()
-
-    def step(self, done: int, total: int) -> None:
-        """`done` of `total` steps are done."""
-        self.bars.update(self.bar, completed=done, total=total)

@@ -11,9 +11,10 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from reclra_compile.cli.bar import DoneBar
 from reclra_compile.cli.device_report import duration
 from reclra_compile.cli.errors import Faults
-from reclra_compile.cli.report import console, note, print_report, room_of
+from reclra_compile.cli.report import note, print_report, room_of
 from reclra_compile.cli.tables import NAME, NUMBER, Row, table
 from reclra_compile.cli.train_setup import check_device
 from reclra_compile.cost.files import keep, measured_dict, write_measured
@@ -54,7 +55,7 @@ def carry_out(options: dict[str, Any]) -> str | None:
     with loaded.blamed():
         made = _bench(loaded, options)
     device = torch.device(options["device"])
-    with _Bar(options["as_json"]) as bar:
+    with DoneBar("profile", "rounds", options["as_json"]) as bar:
         measured = profile(made, device, options["rounds"], bar.step)
     kept = keep(measured)
     if options["out"]:
@@ -190,27 +191,3 @@ def _table(parts: list[Part], room: int | None) -> Any:
     found: list[Row] = [row(p.name, p.us, p.flops, p.bytes) for p in parts]
     last = row("a step", total, sum(p.flops for p in parts), sum(p.bytes for p in parts))
     return table("microseconds of a step by region", columns, found, last, room)
-
-
-class _Bar:
-    """A bar on standard error while measuring, where that is a terminal."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        out = console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rounds"),
-                   TimeRemainingColumn())  # fmt: skip
-        self.bars = Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal)
-        self.bar = self.bars.add_task("profile", total=None)
-
-    def __enter__(self) -> _Bar:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bars.stop()
-
-    def step(self, done: int, total: int) -> None:
-        """`done` of `total` rounds are done."""
-        self.bars.update(self.bar, completed=done, total=total)

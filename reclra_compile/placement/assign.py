@@ -165,7 +165,7 @@ def _checked_units(plan: Plan, pins: Pins, places: Mapping[str, Location]) -> tu
         if len(found) < len(plan.regions):
             regions += f", {len(found)} apart from those that share weights"
         message = f"{count} devices are more than there is to place: the model has {regions}"
-        fix = f"ask for {len(found)} device{'s' * (len(found) > 1)}, or for smaller regions (granularity layer, or more groups)"
+        fix = f"ask for {len(found)} device{'s' * (len(found) > 1)}, or for smaller regions (layers, or more groups)"
         raise PlacementError(Fault("N004", message, fix=fix))
     return found
 

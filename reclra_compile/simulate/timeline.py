@@ -143,7 +143,7 @@ def _chart(chart: Chart, top: float, until: float, live: bool) -> str:
     for tick in ticks(until):
         x = LEFT + tick * scale
         line = f'<path class="grid" d="M{number(x)} {number(first)}V{number(bottom)}"/>'
-        label = _text(x, bottom + 14, time_text(tick, chart.unit), 10.5, "faint", "middle")
+        label = _text(x, bottom + 14, time_text(tick, chart.unit), 10.5, "faint", "middle" if tick else "start")
         parts.append(f'<g class="tick" data-t="{tick!r}">{line}{label}</g>')
     parts += [_bar(b, first + b.lane * step, scale, live, chart.unit) for b in chart.bars]
     if chart.shown_us < chart.makespan_us:
