@@ -364,6 +364,7 @@ def test_the_command_reports_relays_and_alternatives(tmp_path: Path) -> None:
     assert again["waves"] == found["waves"]
     text = run(FILE, "--auto", "--devices", "5", "--depth", "2")
     assert "32 neurons (the fewest)" in text and "depth 2, 3 relays" in text and "groups 5" in text
+    assert "\n1 relay\n" in run(FILE, "--bottlenecks", "1")
 
 
 def test_options_replace_what_the_file_asks_for(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def _print(out: Console, report: Report) -> None:
     ]
     columns = (("relay", NAME), ("neurons", NUMBER), ("hears", NAME), ("heard by", NUMBER), ("wave", NUMBER),
                ("reason", TEXT))  # fmt: skip
-    made = [table(f"{len(relays)} relays", columns, relays, None, room)] if relays else []
+    made = [table(f"{len(relays)} relay{'s' * (len(relays) > 1)}", columns, relays, None, room)] if relays else []
     for t in made:
         t.columns[-1].no_wrap = False
     errors = any(a.error is not None for a in report.alternatives)
