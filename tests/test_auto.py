@@ -289,7 +289,9 @@ def test_contradictions_and_zero_devices() -> None:
     assert "'groups' hear only the output" in fault(NINE, X, asked(groups=2, depth=2), "W046")
     assert "at least 1, not 0" in fault(NINE, X, asked(depth=0), "W007")
     assert "asks for 0 devices" in fault(NINE, X, asked(devices=0), "N001")
-    for auto in (asked(depth=2), {"version": 1, "auto": None}, asked()):
+    with pytest.raises(WiringError, match="W045"):
+        load_text("version: 1\nauto:\npathways: [{from: output, to: all}]\n", "both.yaml")
+    for auto in (asked(depth=2), asked()):
         fault(NINE, X, {**auto, "pathways": [{"from": "output", "to": "all"}]}, "W045")
     assert "ask for 6 groups or fewer" in fault(Blocks(), torch.zeros(2, 6), asked(groups=9), "W038")
 

@@ -169,7 +169,8 @@ def _unusable(document: Document, file: str) -> list[Fault]:
         where = document.marks.get(("version",), _unmarked(file, ("version",)))
         message = f"version {clip(version)} is not supported: this build reads version 1"
         return [Fault("W010", message, where, "use a build that reads it, or rewrite the file as version 1")]
-    if "auto" in data and data.get("pathways"):
+    # `auto:` with nothing after it asks too; in data, as of a wiring that was dumped, None is what is not there
+    if (data.get("auto") is not None or ("auto",) in document.keys) and data.get("pathways"):
         where = document.keys.get(("auto",), _unmarked(file, ("auto",)))
         message = "'pathways' says who hears whom, and 'auto' leaves it to the compiler"
         return [Fault("W045", message, where, "keep one of the two")]
