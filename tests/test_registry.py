@@ -132,10 +132,12 @@ def test_an_update_has_the_kernels_it_says() -> None:
         make(3, "tanh", spec)
 
 
-def test_a_models_file_registers_rules_that_a_wiring_names() -> None:
+@pytest.mark.parametrize("command", ["check", "train", "compile"])
+def test_a_models_file_registers_rules_that_a_wiring_names(command: str) -> None:
     example = ROOT / "examples" / "own_rule.py"
+    wiring = str(example.with_suffix(".yaml"))
     assert len(example.read_text(encoding="utf-8").splitlines()) <= 30
-    for arguments in (["check", f"{example.with_suffix('.yaml')}", f"{example}"],
-                      ["train", f"{example}", "-w", f"{example.with_suffix('.yaml')}", "--epochs", "1"]):  # fmt: skip
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code == 0, result.output
+    arguments = {"check": [wiring, str(example)], "train": [str(example), "-w", wiring, "--epochs", "1"],
+                 "compile": [str(example), "-w", wiring]}  # fmt: skip
+    result = CliRunner().invoke(main, [command, *arguments[command]])
+    assert result.exit_code == 0, result.output

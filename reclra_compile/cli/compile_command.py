@@ -64,9 +64,6 @@ def compile_(
         machine = machine_of(options)
     source: Any = wiring
     given = click.get_current_context().get_parameter_source("wiring") is ParameterSource.COMMANDLINE
-    with faults.collected():
-        source = auto_wiring(options, wiring, given)
-        source = load_wiring(source)
 
     from reclra_compile.auto.settings import asked_of
     from reclra_compile.cli.auto_report import auto_dict, print_auto
@@ -77,8 +74,13 @@ def compile_(
     from reclra_compile.frontend.load_model import load_model
     from reclra_compile.view.draw import write_picture
 
-    with faults.collected():
+    of_model = Faults()
+    with of_model.collected():  # before the wiring: the file may register rules that it names
         loaded = load_model(model, meta=meta)
+    with faults.collected():
+        source = auto_wiring(options, wiring, given)
+        source = load_wiring(source)
+    faults.found += of_model.found
     faults.report()
     chosen = None
     if asked_of(source):
