@@ -297,7 +297,7 @@ def test_pins_of_nothing_are_all_reported() -> None:
 def test_more_devices_than_regions() -> None:
     assert faults(bare(chain(4), "cpu:5")) == [
         ("N004", "5 devices are more than there is to place: the model has 4 regions",
-         "ask for 4 devices, or for smaller regions (granularity layer, or more groups)")]  # fmt: skip
+         "ask for 4 devices, or for smaller regions (layers, or more groups)")]  # fmt: skip
     tied = shared(bare(chain(4), "cpu:4"), "r0", "r3")
     assert faults(tied)[0][1].endswith("the model has 4 regions, 3 apart from those that share weights")
 
