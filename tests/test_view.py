@@ -516,8 +516,9 @@ def test_png_without_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_font_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("resvg_py", reason="PNG needs the optional resvg_py")
-    monkeypatch.setattr(png, "FONTS", "'No Such Font'")
+    resvg_py = pytest.importorskip("resvg_py", reason="PNG needs the optional resvg_py")
+    real = resvg_py.svg_to_bytes
+    monkeypatch.setattr(resvg_py, "svg_to_bytes", lambda **given: real(**given, skip_system_fonts=True))
     assert not png._text_shows.__wrapped__()
 
 
