@@ -11,7 +11,7 @@ from reclra_compile.ir import Plan
 from reclra_compile.placement.faults import size
 from reclra_compile.placement.times import unit_of
 from reclra_compile.simulate.events import period_us, simulate
-from reclra_compile.view.label import amount
+from reclra_compile.view.label import time_text
 
 SHOWN = 6  #: regions of a device that are named
 
@@ -33,7 +33,7 @@ def device_table(plan: Plan, room: int | None) -> Table:
         share = step.busy_us[d] / step.makespan_us if step.makespan_us else 0.0
         here = [n for n, at in plan.placement.regions if at == d]
         memory = [size(device.memory_bytes) if device.memory_bytes else "any"] if limited else []
-        busy = duration(step.busy_us[d], unit)
+        busy = time_text(step.busy_us[d], unit)
         rows.append((device.name, device.kind, _named(here), busy, f"{share:.0%}", size(peak), *memory))
     parts = plan.schedule.microbatches
     title = f"{len(rows)} device{'s' * (len(rows) > 1)}, {parts} microbatch{'es' * (parts > 1)}"
@@ -45,9 +45,9 @@ def device_table(plan: Plan, room: int | None) -> Table:
 def step_line(plan: Plan) -> str:
     """One sentence: how long a step is predicted to take, and how busy the devices are."""
     step, unit = simulate(plan), unit_of(plan.devices)
-    text = f"predicted step: {duration(step.makespan_us, unit)}, devices busy {step.utilisation:.0%} of it"
+    text = f"predicted step: {time_text(step.makespan_us, unit)}, devices busy {step.utilisation:.0%} of it"
     if plan.schedule.staleness:
-        text += f"; {duration(period_us(plan), unit)} where steps overlap (staleness 1)"
+        text += f"; {time_text(period_us(plan), unit)} where steps overlap (staleness 1)"
     return text
 
 
@@ -73,16 +73,6 @@ def devices_dict(plan: Plan) -> dict[str, Any]:
             for d, device in enumerate(plan.devices)
         ],
     }
-
-
-def duration(us: float, unit: str = "us") -> str:
-    """A time in three digits: 12.3 µs, 4.56 ms, 1.20 s; 12.3 MFLOPs where `unit` is "flops"."""
-    if unit == "flops":
-        return amount(us, "FLOPs")
-    for unit, scale in (("µs", 1.0), ("ms", 1e3)):
-        if us < 999.5 * scale:
-            return f"{us / scale:.3g} {unit}"
-    return f"{us / 1e6:.4g} s"
 
 
 def _named(regions: list[str]) -> str:

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.text import Text
 
 from reclra_compile.cli.bar import DoneBar
-from reclra_compile.cli.device_report import duration
 from reclra_compile.cli.errors import Faults
 from reclra_compile.cli.report import note, print_report, room_of
 from reclra_compile.cli.tables import NAME, NUMBER, Row, table
@@ -30,6 +29,7 @@ from reclra_compile.profile.stand_in import rows, target_for
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.spec.load import load_wiring
 from reclra_compile.train.brought import brought_data, brought_loss
+from reclra_compile.view.label import time_text
 
 COLUMNS = {"F": "forward", "D": "errors", "T": "errors", "S": "errors", "U": "weights", "V": "synapses",
            "M": "synapses", "L": "errors"}  # fmt: skip
@@ -167,7 +167,7 @@ def _draw(out: Console, plan: Plan, measured: Measured) -> None:
     out.print()
     out.print(_table(parts, room_of(out)))
     out.print()
-    steps = ", ".join(f"{duration(us)} with {n}" for n, us in sorted(measured.step_us.items(), reverse=True))
+    steps = ", ".join(f"{time_text(us)} with {n}" for n, us in sorted(measured.step_us.items(), reverse=True))
     out.print(f"a step takes {steps} samples", soft_wrap=True)
     d = measured.device
     out.print(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress
 
-from reclra_compile.cli.device_report import devices_dict, duration
+from reclra_compile.cli.device_report import devices_dict
 from reclra_compile.cli.errors import Faults
 from reclra_compile.cli.options import machine_of
 from reclra_compile.cli.plan_file import read_plan
@@ -34,6 +34,7 @@ from reclra_compile.simulate.timeline import FORMATS, write_timeline
 from reclra_compile.simulate.trace import write_trace
 from reclra_compile.verify import verify
 from reclra_compile.view.draw import check_suffix
+from reclra_compile.view.label import time_text
 
 SHOWN = 16  #: devices that a table names
 
@@ -141,9 +142,9 @@ def _draw(out: Console, step: Simulation, row_us: float, rivals: Sequence[Compar
         f"[bold]{escape(plan.name)}[/] on {escape(plan.model)}: batch {plan.batch} in "
         f"{parts} microbatch{'es' * (parts > 1)}, {count} device{'s' * (count > 1)}", soft_wrap=True,
     )  # fmt: skip
-    line = f"one step: {duration(step.makespan_us, unit)}, devices busy {step.utilisation:.0%} of it"
+    line = f"one step: {time_text(step.makespan_us, unit)}, devices busy {step.utilisation:.0%} of it"
     if plan.schedule.staleness:
-        line += f"; {duration(row_us, unit)} where steps overlap (staleness 1)"
+        line += f"; {time_text(row_us, unit)} where steps overlap (staleness 1)"
     out.print(line, soft_wrap=True)
     out.print()
     out.print(_devices(step, room_of(out)))
@@ -163,7 +164,7 @@ def _devices(step: Simulation, room: int | None) -> Any:
     def row(d: int) -> Row:
         device, peak = plan.devices[d], step.peak_bytes[d] if step.peak_bytes else 0
         room_there = f"{peak / device.memory_bytes:.0%}" if device.memory_bytes else "–"
-        return (device.name, device.kind, duration(busy[d], unit), f"{busy[d] / whole:.0%}", duration(idle[d], unit),
+        return (device.name, device.kind, time_text(busy[d], unit), f"{busy[d] / whole:.0%}", time_text(idle[d], unit),
                 f"{link[d] / whole:.0%}", size(peak), room_there)  # fmt: skip
 
     columns = [("device", NAME), ("profile", TEXT), ("busy", NUMBER), ("of step", NUMBER), ("waits", NUMBER),
@@ -177,11 +178,12 @@ def _devices(step: Simulation, room: int | None) -> Any:
 def _rivals(step: Simulation, row_us: float, rivals: Sequence[Compared], room: int | None) -> Any:
     """Times of a step, alone and in a row, beside those of the plan: × above 1 are slower than the plan."""
     peak, unit = max(step.peak_bytes, default=0), unit_of(step.plan.devices)
-    own = (duration(step.makespan_us, unit), duration(row_us, unit), "1.00", f"{_share(step, row_us):.0%}", size(peak))
+    one, row = time_text(step.makespan_us, unit), time_text(row_us, unit)
+    own = (one, row, "1.00", f"{_share(step, row_us):.0%}", size(peak))
     rows: list[Row] = [("this plan", *own, "yes" if _fits(step) else "no")]
     for c in rivals:
         if c.possible:
-            rows.append((TITLES[c.name], duration(c.step_us, unit), duration(c.row_us, unit),
+            rows.append((TITLES[c.name], time_text(c.step_us, unit), time_text(c.row_us, unit),
                          f"{c.row_us / row_us:.2f}" if row_us else "–", f"{c.utilisation:.0%}", size(c.peak_bytes),
                          "yes" if c.fits else "no"))  # fmt: skip
         else:

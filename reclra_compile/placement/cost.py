@@ -11,8 +11,7 @@ from reclra_compile.placement.memory import sizes_of
 from reclra_compile.placement.recompute import kept_bytes
 from reclra_compile.schedule.order import dependencies
 from reclra_compile.schedule.settling import settles
-
-FLOAT_BYTES = 4
+from reclra_compile.spec.graph import FLOAT_BYTES
 
 
 def predict(

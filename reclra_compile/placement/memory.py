@@ -17,7 +17,8 @@ from reclra_compile.errors import Fault, PlacementError
 from reclra_compile.ir import Plan, Region, Task
 from reclra_compile.placement.faults import size
 from reclra_compile.schedule.order import KEPT
-from reclra_compile.schedule.values import FLOAT_BYTES, base, value_bytes
+from reclra_compile.schedule.values import base, value_bytes
+from reclra_compile.spec.graph import FLOAT_BYTES
 
 STATE = {"sgd": 1, "adam": 2, "adamw": 2}  #: optimizer state, in copies of the weights (SGD has momentum)
 _DTYPE_BYTES = {"64": 8, "32": 4, "16": 2, "8": 1, "bool": 1}

@@ -38,7 +38,7 @@ class Linked:
     mirrors: dict[str, list[Mirror]] = field(default_factory=dict)
     reduction: str | None = None
     track_discrepancy: bool = True
-    slot: SlotMap = field(default_factory=SlotMap)
+    slot: SlotMap = field(init=False)
     network: Any = None
 
     def __post_init__(self) -> None:

@@ -103,7 +103,7 @@ def read_out(p: Pathway, linked: Linked) -> Callable[[Slots], ReadOut]:
         state.scaled(linked.reduction, len(r) if bare else len(seen(r)))  # as task L does, which may be yet to come
         if not state.share:
             return torch.zeros_like(r)
-        if bare and is_plain_cross_entropy(loss_fn, r, v[y]):
+        if bare and (state.one_hot is not None or is_plain_cross_entropy(loss_fn, r, v[y])):
             if v[0].one_hot is None:
                 v[0].one_hot = F.one_hot(v[y], r.shape[1]).to(r.dtype)
             factor = state.share / len(r) if linked.reduction == "mean" else 1.0

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from reclra_compile.ir import Pathway, Region, Target, Task
 from reclra_compile.schedule.lower import activity, whole_regions
+from reclra_compile.spec.graph import FLOAT_BYTES
 
-FLOAT_BYTES = 4
 _ELSEWHERE = re.compile(r"(?P<value>.*)(?P<mark>[|>])\d+")
 _OF_PATHWAYS = ("d.", "g.", "r.")  #: values whose names have an arrow in them, which a number may follow
 

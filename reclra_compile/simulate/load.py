@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from reclra_compile.ir import Plan, Task
 from reclra_compile.placement.memory import STATE, weight_bytes
 from reclra_compile.placement.times import task_us
-from reclra_compile.schedule.values import FLOAT_BYTES
 from reclra_compile.simulate.costs import Prices, Time
 from reclra_compile.simulate.retarget import rebatched
 from reclra_compile.simulate.stages import Link, Stage
+from reclra_compile.spec.graph import FLOAT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

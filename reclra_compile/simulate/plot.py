@@ -13,9 +13,8 @@ from reclra_compile.placement.faults import size
 from reclra_compile.simulate.findings import AXES, findings, rate
 from reclra_compile.simulate.page import page
 from reclra_compile.simulate.sweep import NAMES, OURS, BreakEven, Point
-from reclra_compile.simulate.timeline import time_text
 from reclra_compile.view.draw import check_suffix, write_content
-from reclra_compile.view.label import number, width, xml
+from reclra_compile.view.label import number, time_text, width, xml
 from reclra_compile.view.palette import DARK, LIGHT, wave_colours
 from reclra_compile.view.png import svg_png
 from reclra_compile.view.svg import FONTS

@@ -10,7 +10,7 @@ from pathlib import Path
 from reclra_compile.simulate.chart import KINDS, LINK, Bar, Chart
 from reclra_compile.simulate.page import page
 from reclra_compile.view.draw import check_suffix, write_content
-from reclra_compile.view.label import amount, number, shorten, width, xml
+from reclra_compile.view.label import number, shorten, time_text, width, xml
 from reclra_compile.view.palette import DARK, LIGHT, wave_colours
 from reclra_compile.view.png import svg_png
 from reclra_compile.view.svg import FONTS
@@ -193,13 +193,3 @@ def ticks(until: float, most: int = 10) -> list[float]:
     power = 10 ** math.floor(math.log10(raw))
     step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * (1 - 1e-9))
     return [k * step for k in range(int(until / step * (1 + 1e-9)) + 1)]
-
-
-def time_text(us: float, unit: str = "us") -> str:
-    """A time in three digits: 12.3 µs, 4.56 ms, 1.2 s; 12.3 MFLOPs where `unit` is "flops"."""
-    if unit == "flops":
-        return amount(us, "FLOPs")
-    for unit, size in (("µs", 1.0), ("ms", 1e3)):
-        if us < 999.5 * size:
-            return f"{us / size:.3g} {unit}"
-    return f"{us / 1e6:.4g} s"

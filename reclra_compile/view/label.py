@@ -62,3 +62,13 @@ def number(v: float) -> str:
     """A coordinate with at most two decimals and no trailing zeros."""
     text = f"{v:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
+
+
+def time_text(us: float, unit: str = "us") -> str:
+    """A time in three digits: 12.3 µs, 4.56 ms, 1.2 s; 12.3 MFLOPs where `unit` is "flops"."""
+    if unit == "flops":
+        return amount(us, "FLOPs")
+    for unit, size in (("µs", 1.0), ("ms", 1e3)):
+        if us < 999.5 * size:
+            return f"{us / size:.3g} {unit}"
+    return f"{us / 1e6:.4g} s"
