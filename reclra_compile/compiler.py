@@ -180,8 +180,9 @@ def make_plan(
     machine = (machine or Machine()).over(loaded)
     if machine.asked:
         plan, on, time = priced(plan, machine, precision(traced.model))
-        plan = arrange(plan, on, machine, time)
-    verify(plan)
+        plan = arrange(plan, on, machine, time)  # verified there
+    else:
+        verify(plan)
     check_feasible(plan, traced, cuts)
     return plan, cuts
 
