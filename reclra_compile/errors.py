@@ -76,6 +76,10 @@ class CostError(UserError):
     """Times cannot be measured, read, or used for this model (codes C…)."""
 
 
+class RankError(UserError):
+    """The processes that run a plan together cannot start, disagree, or lost one of them (codes R…)."""
+
+
 class PlanError(ReclraError):
     """A plan breaks an invariant or does not belong to the model it is run with (codes P…)."""
 

@@ -1,0 +1,152 @@
+"""Ranks as a mesh: stages of one plan × replicas of it, over torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from reclra_compile.errors import Fault, RankError
+
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCH = "start it with `torchrun --nproc-per-node P -m reclra_compile.run PLAN MODEL`"
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """rank = replica × stages + stage; implements `runtime.peers.Peers`.
+
+    `store` keeps small facts that ranks leave for each other; `timeout` is the longest wait for another rank, in
+    seconds. `across` is the group of ranks with this rank's stage, None where there is one replica.
+    """
+
+    rank: int
+    stages: int
+    replicas: int
+    device: torch.device
+    timeout: float
+    store: Any = field(compare=False)
+    across: Any = field(default=None, compare=False)
+
+    @property
+    def count(self) -> int:
+        """All ranks."""
+        return self.stages * self.replicas
+
+    @property
+    def stage(self) -> int:
+        """The device of the plan that this rank runs."""
+        return self.rank % self.stages
+
+    @property
+    def replica(self) -> int:
+        """Which copy of the model this rank belongs to."""
+        return self.rank // self.stages
+
+    def rank_of(self, stage: int) -> int:
+        """The rank of another stage of this replica."""
+        return self.replica * self.stages + stage
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums of each value over all ranks, in float64 (float32 where the device has none)."""
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        sums = torch.tensor(list(values), dtype=dtype, device=self._home)
+        if len(sums):
+            dist.all_reduce(sums)
+        return [float(v) for v in sums.tolist()]
+
+    def gather(self, text: str) -> list[str]:
+        """The text of each rank, by rank."""
+        mine = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0).byte()
+        sizes = [int(n) for n in self._collected(torch.tensor([len(mine)], device=self._home))]
+        padded = torch.zeros(max(1, *sizes), dtype=torch.uint8, device=self._home)
+        padded[: len(mine)] = mine.to(self._home)
+        rows = self._collected(padded)
+        return [bytes(row[:n].cpu().tolist()).decode() for row, n in zip(rows, sizes, strict=True)]
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.total([0.0])
+
+    def close(self) -> None:
+        """Leave the process group; a rank that leaves early ends the others' waiting with an error."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def _home(self) -> torch.device:
+        """Where collectives want their tensors."""
+        return self.device if dist.get_backend() == "nccl" else torch.device("cpu")
+
+    def _collected(self, mine: torch.Tensor) -> list[torch.Tensor]:
+        rows = [torch.empty_like(mine) for _ in range(self.count)]
+        dist.all_gather(rows, mine)
+        return rows
+
+
+def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
+    """The mesh of the ranks that a launcher started, for a plan of `stages` devices.
+
+    `device` is a type: each rank takes the device of its number on its host. Raises RankError: R001 without a
+    launcher, R002 where the ranks are no multiple of the stages, R003 where torch has no transport for the device,
+    R007 where the ranks do not find each other.
+    """
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise RankError(Fault("R001", f"this process has no place among others: {', '.join(missing)} is not set",
+                              fix=LAUNCH))  # fmt: skip
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if world % stages:
+        raise RankError(
+            Fault("R002", f"the plan is for {stages} devices, which {world} processes cannot share out",
+                  fix=f"start {stages} processes, or a multiple of it for replicas")
+        )
+    here = _device(device)
+    backend = _backend(here)
+    limit = timedelta(seconds=timeout)
+    try:
+        dist.init_process_group(backend, timeout=limit, device_id=here if backend == "nccl" else None)
+    except (RuntimeError, ValueError) as error:  # DistNetworkError and DistStoreError among them
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RankError(
+            Fault("R007", f"the ranks do not find each other at {address}: {_first_line(error)}",
+                  fix="give a free port, with --master-port or --rdzv-endpoint, and an address that all hosts reach")
+        ) from error
+    replicas = world // stages
+    across = None
+    if replicas > 1:  # every rank makes all groups, in the same order
+        groups = [dist.new_group([r * stages + s for r in range(replicas)], limit) for s in range(stages)]
+        across = groups[rank % stages]
+    store = dist.PrefixStore("reclra", dist.distributed_c10d._get_default_store())
+    return Mesh(rank, stages, replicas, here, timeout, store, across)
+
+
+def _device(kind: str) -> torch.device:
+    """The device of this process; raises RankError (R003) where the host has fewer than processes."""
+    named = torch.device(kind)
+    if named.type != "cuda":
+        return torch.device(named.type)
+    local, there = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
+    if local >= there:
+        raise RankError(Fault("R003", f"process {local} of this host has no GPU: there are {there}",
+                              fix="start as many processes on a host as it has GPUs, or use --device cpu"))  # fmt: skip
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def _backend(device: torch.device) -> str:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    there = dist.is_available() and (dist.is_nccl_available() if backend == "nccl" else dist.is_gloo_available())
+    if not there:
+        raise RankError(Fault("R003", f"this torch has no {backend}, which ranks on {device.type} talk through",
+                              fix="install a torch that has it, or train with --one-process"))  # fmt: skip
+    return backend
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
