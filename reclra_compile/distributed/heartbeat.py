@@ -1,0 +1,142 @@
+"""Where each rank is, left in the store about once a second, so that who waits in vain can say for whom and why.
+
+A rank marks its place by one attribute write; a thread of its own carries it to the store. The thread goes on while
+the rank computes or waits, and stops with the process: how long ago it was last heard tells the two apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+#: folder in which ranks leave word for the process that started them, where that is this package
+FOLDER = "RECLRA_LAUNCH_DIR"
+#: seconds between two beats, and after how many without one a rank counts as silent
+BEAT, SILENT = 1.0, 3.0
+#: (step, task, microbatch), counted from 0; no task before the first one
+Place = tuple[int, str, int]
+
+
+class Store(Protocol):
+    """What is used of torch's stores."""
+
+    def set(self, key: str, value: str) -> Any:
+        """Keep a value."""
+
+    def get(self, key: str) -> bytes:
+        """The value, waiting until there is one."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all of these are there."""
+
+    def clone(self) -> Any:
+        """Another client of the same store."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank last said: its place, when it came there, and when that was said (seconds of the wall clock)."""
+
+    place: Place
+    since: float
+    at: float
+
+    @classmethod
+    def read(cls, text: str | bytes) -> Beat:
+        """The beat that `str()` of one stands for."""
+        step, task, microbatch, since, at = json.loads(text)
+        return cls((step, task, microbatch), since, at)
+
+    def __str__(self) -> str:
+        return json.dumps([*self.place, self.since, self.at])
+
+    def words(self, now: float) -> str:
+        """The place, and for how long it has been so, or how long ago the rank was last heard."""
+        silent, stayed = now - self.at, max(now - self.since, 0.0)
+        if silent > SILENT:
+            return f"was last heard {silent:.0f} s ago, {where(self.place)}"
+        return f"has been {where(self.place)} for {stayed:.0f} s"
+
+
+def where(place: Place) -> str:
+    """The place in words; steps and microbatches are counted from 1 for people."""
+    step, task, microbatch = place
+    return f"at task '{task}' of microbatch {microbatch + 1}, step {step + 1}" if task else "before its first task"
+
+
+def _orphan(parent: int) -> bool:
+    """Whether the launcher of this process is gone; other parents (a shell, say) may end before it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != parent
+
+
+class Heartbeat:
+    """Tells the others where `rank` is; `store` is the mesh's.
+
+    A process whose launcher is gone is ended: nobody would end it otherwise, and the ranks that it waits for are gone.
+    """
+
+    def __init__(self, store: Store, rank: int) -> None:
+        self.rank, self.place = rank, (0, "", 0)
+        self._store, self._own = store, store.clone()  # a client that waits for a key blocks whoever shares it
+        folder = os.environ.get(FOLDER)
+        self._file = Path(folder) / f"place.{rank}" if folder else None
+        self._parent = os.getppid()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Beat until `stop`."""
+        self._thread.start()
+
+    def at(self, step: int, task: str, microbatch: int) -> None:
+        """The rank is about to run or wait for this; step and microbatch count from 0."""
+        self.place = (step, task, microbatch)
+
+    def seen(self, rank: int) -> str:
+        """Where another rank is, or was when last heard: "rank 1 has been at task … for 5 s"."""
+        try:
+            if not self._store.check([_key(rank)]):
+                return f"rank {rank} never reported"
+            return f"rank {rank} {Beat.read(self._store.get(_key(rank))).words(time.time())}"
+        except RuntimeError:  # the store went with the rank or the launcher that kept it
+            return f"rank {rank} cannot be asked where it is"
+
+    def stop(self) -> None:
+        """End the beats; call it before the process group is closed."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(5 * BEAT)
+
+    def _run(self) -> None:
+        place, since = self.place, time.time()
+        while True:
+            now = time.time()
+            if self.place != place:
+                place, since = self.place, now
+            beat = str(Beat(place, since, now))
+            try:
+                if self._file is not None:
+                    _write(self._file, beat)
+                self._own.set(_key(self.rank), beat)
+            except (RuntimeError, OSError):
+                pass  # without a store the next collective says so; here it would hide the reason
+            if _orphan(self._parent):
+                os._exit(2)
+            if self._ended.wait(BEAT):
+                return
+
+
+def _key(rank: int) -> str:
+    return f"place/{rank}"
+
+
+def _write(file: Path, text: str) -> None:
+    """Not to the disk's surface, as for what is kept: the reader is there, and would rather not wait."""
+    temporary = file.with_suffix(f"{file.suffix}.new")
+    temporary.write_text(text)
+    os.replace(temporary, file)
