@@ -122,7 +122,7 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
     if replicas > 1:  # every rank makes all groups, in the same order
         groups = [dist.new_group([r * stages + s for r in range(replicas)], limit) for s in range(stages)]
         across = groups[rank % stages]
-    store = dist.PrefixStore("reclra", dist.distributed_c10d._get_default_store())
+    store = dist.distributed_c10d.PrefixStore("reclra", dist.distributed_c10d._get_default_store())
     return Mesh(rank, stages, replicas, here, timeout, store, across)
 
 

@@ -34,26 +34,35 @@ def key(name: str) -> str:
 
 
 def link(
-    plan: Plan, traced: Traced, cuts: tuple[Cut, ...], loss_fn: LossFunction, seed: int, reduction: str | None
+    plan: Plan,
+    traced: Traced,
+    cuts: tuple[Cut, ...],
+    loss_fn: LossFunction,
+    seed: int,
+    reduction: str | None,
+    only: frozenset[str] | None = None,
+    device: torch.device | None = None,
 ) -> tuple[Linked, nn.Module]:
     """The plan's live counterpart and the module that holds its error synapses.
 
-    Synapses are drawn region-wise: a pathway's initial values depend on `seed` and its name alone.
-    Raises PlanError (P010) where plan and model disagree.
+    Synapses are drawn region-wise: a pathway's initial values depend on `seed` and its name alone. With `only`,
+    synapses and feedback weights of these regions alone are made, on `device`: other processes have the rest. Raises
+    PlanError (P010) where plan and model disagree.
     """
     by_name = {c.name: c for c in cuts}
     missing = [r.name for r in plan.regions if r.name not in by_name]
     if missing:
         raise PlanError(Fault("P010", f"the model has no region '{missing[0]}': the plan belongs to another model"))
-    linker = _Linker(plan, traced, by_name, seed)
+    linker = _Linker(plan, traced, by_name, seed, only, device)
     codes = {r.name: linker.region(r) for r in plan.regions}
-    pathways = [p for p in plan.pathways if not p.edge]
+    pathways = [p for p in plan.pathways if not p.edge and linker.here(p.target)]
     synapses = {p.name: linker.synapses(p) for p in pathways}
     biases = {p.name: linker.bias(p) for p in pathways if reads_out(p.update) or p.update == "autoencoding"}
     phis = {r.name: linker.target_phi(r) for r in plan.regions}
     linked = Linked(
-        plan, loss_fn, codes, phis, synapses, biases, linker.modules, linker.mirrors, reduction=reduction
-    )
+        plan, loss_fn, codes, phis, synapses, biases, linker.modules, linker.mirrors, reduction=reduction,
+        shared=only is not None,
+    )  # fmt: skip
     holder = nn.Module()
     for name, module in synapses.items():
         if name in biases:
@@ -71,8 +80,16 @@ def link(
 
 
 class _Linker:
-    def __init__(self, plan: Plan, traced: Traced, cuts: dict[str, Cut], seed: int) -> None:
-        self.plan, self.traced, self.cuts, self.seed = plan, traced, cuts, seed
+    def __init__(
+        self,
+        plan: Plan,
+        traced: Traced,
+        cuts: dict[str, Cut],
+        seed: int,
+        only: frozenset[str] | None,
+        device: torch.device | None,
+    ) -> None:
+        self.plan, self.traced, self.cuts, self.seed, self.only = plan, traced, cuts, seed, only
         self.regions = {r.name: r for r in plan.regions}
         self.targets = {t.region: t for t in plan.targets}
         self.whole = whole_regions(plan.targets, plan.pathways)
@@ -86,8 +103,12 @@ class _Linker:
                 self.edges[p.source].append(p)
                 self.heard[p.target].append(p)
         self.outputs = {r.name: set(r.outputs) for r in plan.regions}
-        example = next((p for p in traced.model.parameters() if p.is_floating_point()), None)
-        self.like = torch.empty(0) if example is None else example
+        example = next((p for p in traced.model.parameters() if p.is_floating_point()), torch.empty(0))
+        self.like = torch.empty(0, dtype=example.dtype, device=example.device if device is None else device)
+
+    def here(self, region: str) -> bool:
+        """True for a region that this process runs."""
+        return self.only is None or region in self.only
 
     def region(self, region: Region) -> WholeRegion | SplitRegion:
         """The executable form of one region."""
@@ -128,7 +149,7 @@ class _Linker:
     def _install(self, region: Region, piece: Piece) -> tuple[nn.Parameter, ...]:
         """Feedback weights for the region's edge kernels, installed in its graph; those that learn are returned."""
         kernels = {p.kernel for p in self.edges[region.name]}
-        if not kernels or kernels == {"adjoint"}:
+        if not kernels or kernels == {"adjoint"} or not self.here(region.name):
             return ()
         first = self.edges[region.name][0]
         tied = TIED.get(first.kernel)

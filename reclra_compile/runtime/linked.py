@@ -25,7 +25,8 @@ class Linked:
     """Everything the builders need: the plan, and the live parts its names stand for.
 
     `biases` belong to read-outs and learned inverses; `modules` are those that a region's code runs;
-    `mirrors` pairs each forward weight of a region with its feedback weight.
+    `mirrors` pairs each forward weight of a region with its feedback weight. `shared`: other processes run a part of
+    the batch or of the plan, so that synapses and mirrors are those of this process alone.
     """
 
     plan: Plan
@@ -38,6 +39,7 @@ class Linked:
     mirrors: dict[str, list[Mirror]] = field(default_factory=dict)
     reduction: str | None = None
     track_discrepancy: bool = True
+    shared: bool = False
     slot: SlotMap = field(init=False)
     network: Any = None
 
@@ -52,4 +54,4 @@ class Linked:
     @property
     def alone(self) -> bool:
         """True where one device runs the batch as a whole."""
-        return len(self.plan.devices) == 1 and self.plan.schedule.microbatches == 1
+        return len(self.plan.devices) == 1 and self.plan.schedule.microbatches == 1 and not self.shared

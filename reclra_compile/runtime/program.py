@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from reclra_compile.ir import Plan, Task
 from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
-from reclra_compile.runtime.microbatch import fewest_samples, microbatches
+from reclra_compile.runtime.microbatch import fewest_samples, joined, microbatches
+from reclra_compile.runtime.peers import Alone, Peers
 from reclra_compile.runtime.precision import outside_autocast
 from reclra_compile.runtime.random_tasks import draws
 from reclra_compile.runtime.randomness import bound_to_train_mode
@@ -24,7 +25,7 @@ from reclra_compile.runtime.shares import check_parts, shares
 from reclra_compile.runtime.stale import Delayed
 from reclra_compile.runtime.state import Slots, StepState
 from reclra_compile.runtime.tasks import build
-from reclra_compile.schedule.expand import interleaved
+from reclra_compile.schedule.expand import Event, Lane, interleaved
 from reclra_compile.schedule.settling import settles
 
 OnTask = Callable[[Task, Callable[[str], Any]], None]
@@ -44,6 +45,8 @@ class Program:
     The model keeps its own parameters: after training, `model.eval()(x)` uses them.
     """
 
+    peers: Peers = Alone()  #: the processes that train together; methods that say so have to be called by all of them
+
     def __init__(
         self, plan: Plan, model: nn.Module, linked: Linked, synapses: nn.Module, output: str | int | None = None
     ) -> None:
@@ -54,9 +57,9 @@ class Program:
         self._output = output
         self._inputs = [linked.slot(name) for name, _, _ in plan.inputs]
         self._y, self._loss = linked.slot("y"), linked.slot("loss")
-        self._steps = [build(task, linked) for task in plan.tasks]
+        self._steps = [self._built(task) for task in plan.tasks]
         linked.slot.device = None
-        self._sequence = interleaved(plan)
+        self._sequence = self._order()
         self._passes = [task.kind in "FL" or task.wave < 0 for task in plan.tasks]
         self._after_loss = 1 + next(k for k, task in enumerate(plan.tasks) if task.kind == "L")
         self._own_streams = any(draws(task, linked) for task in plan.tasks)
@@ -64,6 +67,14 @@ class Program:
         self._discrepancy: dict[str, Tensor] = {}
         self._unchecked = True  # whether the loss of a batch is made of those of its microbatches
         self._fewest = fewest_samples(m for modules in linked.modules.values() for m in modules)
+
+    def _built(self, task: Task) -> Step:
+        """The closure of one task."""
+        return build(task, self._linked)
+
+    def _order(self) -> Lane:
+        """The tasks and microbatches that this process runs, in order."""
+        return interleaved(self.plan)
 
     def step(self, *batch: Any) -> Tensor:
         """Forward pass and schedule on `*inputs, target`; returns the loss (a detached scalar).
@@ -94,34 +105,51 @@ class Program:
         return loss
 
     def _parts(self, batch: Sequence[Any]) -> Tensor:
-        """All devices' lanes, one task after the other."""
-        parts = microbatches(batch, self.plan.schedule.microbatches, self._fewest)
-        counts = [n for n, _ in parts]
-        weights = shares(self.loss_fn, [part[-1] for _, part in parts], counts)
-        autocast = _autocast_of(batch)
+        """All lanes of this process, one task after the other."""
+        live = self._live(batch)
+        self._follow(live, self._sequence)
+        if self._unchecked and len(live) > 1:
+            self._check(live)
+            self._unchecked = False
+        self._discrepancy = _averaged([slots[0] for slots in live])
+        return torch.stack([slots[self._loss] for slots in live]).sum()
+
+    def _live(self, batch: Sequence[Any]) -> list[Slots]:
+        """The slots of each microbatch."""
+        parts = microbatches(batch, self.plan.schedule.microbatches * self.peers.replicas, self._fewest)
+        weights = shares(self.loss_fn, [part[-1] for _, part in parts], [n for n, _ in parts])
+        autocast, whole = _autocast_of(batch), sum(n for n, _ in parts)
         seed = int(torch.randint(2**40, ())) if self._own_streams else 0
-        live = [
-            self._filled(part, StepState(autocast=autocast, number=m, part=weights[m], samples=n, whole=sum(counts),
-                                         batch=n, seed=seed))
-            for m, (n, part) in enumerate(parts)
+        return [
+            self._filled(parts[m][1], StepState(autocast=autocast, number=m, part=weights[m], samples=parts[m][0],
+                                                whole=whole, batch=parts[m][0], seed=seed))
+            for m in self._mine(len(parts))
         ]  # fmt: skip
-        seen: dict[int, tuple[Tensor, Tensor]] = {}
-        for i, m in self._sequence:
-            if m >= len(live):  # a batch of fewer samples than microbatches
+
+    def _mine(self, count: int) -> range:
+        """The microbatches, of `count`, that this process runs."""
+        return range(count)
+
+    def _follow(self, live: list[Slots], sequence: Iterable[Event]) -> None:
+        """Run tasks of microbatches in order; those of microbatches that a small batch lacks are left out."""
+        autocast = live[0][0].autocast
+        for i, m in sequence:
+            if m >= len(live):
                 continue
             quiet = autocast is not None and not self._passes[i]
             with outside_autocast(autocast[0]) if quiet and autocast else contextlib.nullcontext():
                 self._steps[i](live[m])
-            if self._unchecked and i == self._after_loss - 1:
+            if self._unchecked and i == self._after_loss - 1:  # before anything frees them
                 output, gradient = (live[m][self._linked.slot(v)] for v in (self.plan.tasks[i].reads[0], "d.loss"))
-                seen[m] = output, gradient[0]
-        self._discrepancy = _averaged([slots[0] for slots in live])
-        loss = torch.stack([slots[self._loss] for slots in live]).sum()
-        if self._unchecked and len(parts) > 1:
-            outputs, gradients = zip(*(seen[m] for m in range(len(parts))), strict=True)
-            check_parts(self.loss_fn, outputs, gradients, batch[-1])
-            self._unchecked = False
-        return loss
+                live[m][0].seen = output, gradient[0], live[m][self._y]
+
+    def _check(self, live: list[Slots]) -> None:
+        """Raise TrainingError (T029) where the losses of microbatches do not make that of the batch."""
+        states = [slots[0] for slots in live if slots[0].seen]
+        if states:
+            outputs, gradients, targets = zip(*(s.seen for s in states), strict=True)
+            part = sum(s.part for s in states) if self._linked.reduction == "mean" else 1.0
+            check_parts(self.loss_fn, outputs, gradients, joined(targets), part)
 
     def _filled(self, batch: Sequence[Any], state: StepState) -> list[Any]:
         """Slots that hold the inputs and, where `batch` goes on, the target."""
@@ -227,13 +255,13 @@ class Program:
     def readout_parameters(self) -> Iterator[nn.Parameter]:
         """The learned synapses that are local read-outs (E9): a part of `synapse_parameters`."""
         for p in self.plan.pathways:
-            if reads_out(p.update):
+            if reads_out(p.update) and p.name in self._linked.synapses:
                 yield from self._linked.synapses[p.name].parameters()
 
     def rated_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Synapses with a learning rate of their own, by its setting: readout_rate, inverse_rate, mirror_rate."""
         found: dict[str, list[nn.Parameter]] = {"readout_rate": list(self.readout_parameters())}
-        inverses = [p for p in self.plan.pathways if p.update == "autoencoding"]
+        inverses = [p for p in self.plan.pathways if p.update == "autoencoding" and p.name in self._linked.synapses]
         found["inverse_rate"] = [q for p in inverses for q in self._linked.synapses[p.name].parameters()]
         mirrors = dict.fromkeys(p.source for p in self.plan.pathways if p.update == "weight_mirror")
         found["mirror_rate"] = [B for name in mirrors for _, B, _ in self._linked.mirrors.get(name, [])]
@@ -248,6 +276,17 @@ class Program:
         """Clear `.grad` of the model and of the synapses."""
         self.model.zero_grad(set_to_none)
         self.synapses.zero_grad(set_to_none)
+
+    def clip(self, max_norm: float) -> None:
+        """Scale all gradients so that their norm, over all processes, is at most `max_norm`."""
+        nn.utils.clip_grad_norm_(list(self.parameters()), max_norm)
+
+    def named_state(self) -> dict[str, Tensor]:
+        """The model's parameters and buffers that this process holds, by their names in its state_dict."""
+        return dict(self.model.state_dict())
+
+    def settle_buffers(self) -> None:
+        """Let buffers, such as batch statistics, be the same in all replicas; one has nothing to settle."""
 
     def to(self, *args: Any, **kwargs: Any) -> Program:
         """Move model and synapses, as `nn.Module.to`."""

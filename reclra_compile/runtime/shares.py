@@ -40,9 +40,15 @@ def _weight(loss_fn: LossFunction, y: Any) -> Tensor | None:
     return counted.sum() if weight is None else (weight[y.where(counted, 0)] * counted).sum()
 
 
-def check_parts(loss_fn: LossFunction, outputs: Sequence[Tensor], gradients: Sequence[Tensor], target: Any) -> None:
-    """Raise TrainingError (T029) where the gradients at the microbatches' outputs are not those of the batch's loss."""
+def check_parts(
+    loss_fn: LossFunction, outputs: Sequence[Tensor], gradients: Sequence[Tensor], target: Any, share: float = 1.0
+) -> None:
+    """Raise TrainingError (T029) where the gradients at the microbatches' outputs are not those of the batch's loss.
+
+    These samples' loss counts as `share` of that of all samples.
+    """
     _, whole = loss_and_gradient(loss_fn, torch.cat(list(outputs)), target)
+    whole = whole * share
     off = float((torch.cat(list(gradients)) - whole).norm() / whole.norm())
     if off > CLOSE:
         raise TrainingError(
