@@ -16,6 +16,9 @@ from reclra_compile.arrange import arrange
 from reclra_compile.auto.design import Designed, Model, design
 from reclra_compile.auto.settings import asked_of
 from reclra_compile.cost.lookup import priced
+from reclra_compile.distributed.place import place
+from reclra_compile.distributed.program import Network
+from reclra_compile.distributed.recording import Recording
 from reclra_compile.errors import Fault, PlanError, WiringError
 from reclra_compile.frontend.cut import Cut, Ground, joined, survey
 from reclra_compile.frontend.measure import measure, value_names
@@ -62,6 +65,8 @@ def compile(
     microbatches: int | None = None,
     staleness: int | None = None,
     placement: Mapping[str, str | int] | None = None,
+    mesh: Network | None = None,
+    record: Recording | None = None,
 ) -> Program:
     """Compile `model` with `wiring` (a shipped name, a path, a dict or a Wiring; default "depth2").
 
@@ -74,7 +79,10 @@ def compile(
     "h100:4", Devices, or a Machine), `microbatches` (parts of a batch), `staleness` (1: gradients at the weights before
     the last update) and `placement` (device of the regions that a glob matches) replace what the wiring says; all
     devices are run in this process, one after the other. With `plan`, that plan is checked against the model and run
-    instead of a wiring. Raises ModelError, WiringError, PlacementError or PlanError.
+    instead of a wiring. With `mesh`, as `rc.connect` gives it, the result is the RankProgram of this rank: it runs the
+    part of the plan that is its stage's, and the model keeps that part's parameters alone; a model on the meta device
+    gets that part drawn by `seed` and names, as `record` says where its constructor draws. Raises ModelError,
+    WiringError, PlacementError, PlanError or RankError.
     """
     machine = _machine(devices, microbatches, staleness, placement)
     if plan is not None and (wiring is not None or granularity is not None or machine.asked):
@@ -86,6 +94,8 @@ def compile(
         plan, cuts = make_plan(ground, found, chosen, granularity, unreached, machine)
     else:
         cuts = check_plan(plan, ground, found)
+    if mesh is not None:
+        return place(plan, ground.traced, cuts, loss_fn, seed, reduction, output, mesh, record)
     linked, synapses = link(plan, ground.traced, cuts, loss_fn, seed, reduction)
     return Program(plan, model, linked, synapses, output)
 

@@ -73,7 +73,7 @@ class Probes:
         self.found.append(self.bench.probe(self.done, lr, self.initial))
 
 
-def _forward(run: Run) -> Callable[[tuple[Tensor, ...]], Tensor]:
+def _forward(run: Run) -> Callable[[tuple[Tensor, ...]], Tensor | None]:
     """The model's plain forward pass, whose gradient is backprop's also where the program lets states settle."""
     program = run.program
     return (lambda inputs: program.output_of(program.model(*inputs))) if program.settles else run._forward

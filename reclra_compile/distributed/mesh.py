@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from reclra_compile.distributed.wire import ProcessWire, Wire
 from reclra_compile.errors import Fault, RankError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -68,6 +69,26 @@ class Mesh:
         padded[: len(mine)] = mine.to(self._home)
         rows = self._collected(padded)
         return [bytes(row[:n].cpu().tolist()).decode() for row, n in zip(rows, sizes, strict=True)]
+
+    def wires(self, pairs: Iterable[tuple[int, int]]) -> tuple[dict[int, Wire], dict[int, Wire]]:
+        """For pairs (from, to) of stages, the wires that leave this stage and those that arrive, by the other stage.
+
+        Every rank calls it with the same pairs. NCCL runs what two ranks send each other in one order for both
+        directions, where one waits for the other; a group for each direction keeps them apart.
+        """
+        leaving: dict[int, Wire] = {}
+        arriving: dict[int, Wire] = {}
+        apart = dist.get_backend() == "nccl"
+        for a, b in pairs:
+            if self.stage not in (a, b):
+                continue
+            other = self.rank_of(b if self.stage == a else a)
+            group = None
+            if apart:
+                group = dist.new_group([self.rank_of(a), self.rank_of(b)], use_local_synchronization=True)
+            wire = ProcessWire(other, group, self.timeout, self._home)
+            (leaving if self.stage == a else arriving)[b if self.stage == a else a] = wire
+        return leaving, arriving
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -92,7 +92,7 @@ class Program:
 
     def _whole(self, batch: Sequence[Any]) -> Tensor:
         """One device and one microbatch: the plan's tasks in order."""
-        slots = self._filled(batch, StepState(autocast=_autocast_of(batch)))
+        slots = self._filled(batch, StepState(autocast=autocast_of(batch)))
         state: StepState = slots[0]
         for run in self._steps[: self._after_loss]:
             run(slots)
@@ -118,7 +118,7 @@ class Program:
         """The slots of each microbatch."""
         parts = microbatches(batch, self.plan.schedule.microbatches * self.peers.replicas, self._fewest)
         weights = shares(self.loss_fn, [part[-1] for _, part in parts], [n for n, _ in parts])
-        autocast, whole = _autocast_of(batch), sum(n for n, _ in parts)
+        autocast, whole = autocast_of(batch), sum(n for n, _ in parts)
         seed = int(torch.randint(2**40, ())) if self._own_streams else 0
         return [
             self._filled(parts[m][1], StepState(autocast=autocast, number=m, part=weights[m], samples=parts[m][0],
@@ -190,14 +190,14 @@ class Program:
         """True where states settle to an equilibrium, so that the model's plain forward pass is not what it does."""
         return settles(self.plan.targets)
 
-    def predict(self, *inputs: Any) -> Tensor:
+    def predict(self, *inputs: Any) -> Tensor | None:
         """The output that the loss sees, without a graph: the model's, or where its states settle (E13)."""
         if not self.settles:
             with torch.no_grad():
                 return self.output_of(self.model(*inputs))
         if len(inputs) != len(self._inputs):
             raise TrainingError(Fault("T003", f"predict takes {len(self._inputs)} input(s), not {len(inputs)}"))
-        slots = self._filled(inputs, StepState(autocast=_autocast_of(inputs)))
+        slots = self._filled(inputs, StepState(autocast=autocast_of(inputs)))
         with torch.no_grad(), self._mode():
             for task, run in zip(self.plan.tasks, self._steps, strict=True):
                 if task.kind == "L":
@@ -336,7 +336,7 @@ class Program:
         )
 
 
-def _autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
+def autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
     """Device type and precision of autocast where it is on for these inputs."""
     device = next((v.device.type for v in values if isinstance(v, Tensor)), "cpu")
     return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None

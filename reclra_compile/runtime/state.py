@@ -32,7 +32,8 @@ class StepState:
 
     Microbatch `number` has `samples` of the `whole` batch's (0: it is all there is), and weighs `part` of a mean over
     it. A gradient of the microbatch's own loss times `share` is one of the batch's loss: 1 for a sum. `seen`: output,
-    gradient and labels at the loss, while it is not known whether the loss can be cut.
+    gradient and labels at the loss, while it is not known whether the loss can be cut. `lane` counts the microbatches
+    of this process, `number` those of all.
     """
 
     scale: float = 1.0
@@ -48,6 +49,7 @@ class StepState:
     autocast: tuple[str, torch.dtype] | None = None
     seed: int = 0
     seen: tuple[Tensor, Tensor, Any] | None = None
+    lane: int = 0
 
     def scaled(self, reduction: str, rows: int) -> None:
         """Set scale and share for a loss over `rows` of this microbatch."""

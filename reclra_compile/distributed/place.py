@@ -1,0 +1,91 @@
+"""From a plan and a model to the part of both that one rank holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from reclra_compile.distributed.initial import initialise, share
+from reclra_compile.distributed.program import Network, RankProgram
+from reclra_compile.distributed.recording import Recording
+from reclra_compile.errors import Fault, RankError
+from reclra_compile.frontend.cut import Cut
+from reclra_compile.frontend.extract import body, whole
+from reclra_compile.frontend.trace import Traced
+from reclra_compile.ir import Plan
+from reclra_compile.runtime.link import link
+from reclra_compile.runtime.loss import LossFunction
+
+Init = Literal["build", "regions"]
+
+
+def place(
+    plan: Plan, traced: Traced, cuts: tuple[Cut, ...], loss_fn: LossFunction, seed: int, reduction: str | None,
+    output: str | int | None, mesh: Network, record: Recording | None = None,
+) -> RankProgram:  # fmt: skip
+    """The program of one rank; afterwards what `traced.model` holds for other ranks is on the meta device.
+
+    Parameters and buffers that are on meta are drawn by `seed` and their names, each on the rank that holds it; others
+    are taken as they are. Raises RankError: R002 where the plan is for another number of stages, R010 for what nothing
+    initialises.
+    """
+    if len(plan.devices) != mesh.stages:
+        raise RankError(
+            Fault("R002", f"the plan is for {len(plan.devices)} devices, the ranks are {mesh.stages} stages",
+                  fix=f"start {len(plan.devices)} processes for each replica")
+        )  # fmt: skip
+    model, placed = traced.model, dict(plan.placement.regions)
+    own = frozenset(r for r, device in placed.items() if device == mesh.stage)
+    by_name = {c.name: c for c in cuts}
+    pieces = {name: whole(traced, by_name[name]).module for name in placed}
+    held = _names(model, (pieces[r] for r in own))
+    if mesh.stage == 0:
+        held |= _unused(model, pieces.values())
+    copied = {p.source for p in plan.pathways if p.init == "transpose" and p.target in own} - own
+    lent = _names(model, (body(traced, by_name[r]).module for r in copied))
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        initialise([model, traced.module], held | lent, seed, mesh.device, record=record)
+    else:
+        share([model, traced.module], held | lent)
+        _move(model, held | lent, mesh.device)
+    linked, synapses = link(plan, traced, cuts, loss_fn, seed, reduction, own, mesh.device)
+    if lent - held:
+        regions = [m for modules in linked.modules.values() for m in modules]
+        share([model, traced.module, *regions], held)
+    return RankProgram(plan, model, linked, synapses, output, mesh, frozenset(held))
+
+
+def homes(plan: Plan, traced: Traced, cuts: Sequence[Cut]) -> dict[str, int]:
+    """The stage that keeps each parameter and buffer, by its name: the first of those that hold it."""
+    placed, by_name = dict(plan.placement.regions), {c.name: c for c in cuts}
+    found: dict[str, int] = {}
+    for region, stage in sorted(placed.items(), key=lambda item: item[1]):
+        for name in _names(traced.model, [whole(traced, by_name[region]).module]):
+            found.setdefault(name, stage)
+    return {name: found.get(name, 0) for name in _tensors(traced.model)}
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+
+
+def _names(model: nn.Module, modules: Iterable[nn.Module]) -> set[str]:
+    """The model's names of the parameters and buffers that `modules` hold, all names of those that are tied."""
+    ids = {id(t) for m in modules for t in (*m.parameters(), *m.buffers())}
+    return {name for name, t in _tensors(model).items() if id(t) in ids}
+
+
+def _unused(model: nn.Module, modules: Iterable[nn.Module]) -> set[str]:
+    """The names of what no region holds."""
+    return set(_tensors(model)) - _names(model, modules)
+
+
+def _move(model: nn.Module, names: Iterable[str], device: torch.device) -> None:
+    """Bring parameters and buffers to the rank's device, as the objects that they are."""
+    tensors = _tensors(model)
+    for name in names:
+        if tensors[name].device != device:
+            tensors[name].data = tensors[name].data.to(device)
