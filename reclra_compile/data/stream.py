@@ -68,12 +68,8 @@ class Decoder:
 
         The call raises DataError (D008, D009) that names the first file that cannot be decoded.
         """
-        import torch
-
         image = pillow("a folder of images")
-        draws = None
-        if generator is not None and self.crops:
-            draws = torch.rand(len(files), DRAWS, generator=generator, dtype=torch.float64).tolist()
+        draws = self.draw(len(files), generator)
         out = np.empty((len(files), *self.shape), np.float32)
 
         def one(row: int) -> None:
@@ -81,6 +77,15 @@ class Decoder:
 
         jobs = [self.pool.submit(one, row) for row in range(len(files))]
         return lambda: _finished(jobs, out)
+
+    def draw(self, count: int, generator: torch.Generator | None) -> list[list[float]] | None:
+        """What is random about a batch of so many images: `DRAWS` numbers each; None where nothing is."""
+        import torch
+
+        if generator is None or not self.crops:
+            return None
+        drawn: list[list[float]] = torch.rand(count, DRAWS, generator=generator, dtype=torch.float64).tolist()
+        return drawn
 
     def _pixels(self, image: Any, file: str, draws: Sequence[float] | None) -> Array:
         channels, height, width = self.shape
@@ -150,9 +155,12 @@ class Images:
 
     def start(self, index: slice | Tensor, generator: torch.Generator | None = None) -> Callable[[], Tensor]:
         """Begin to decode some images, for training where there is a generator; calling the result gives them."""
-        chosen = self.files[index] if isinstance(index, slice) else [self.files[k] for k in index.tolist()]
-        decoded = self.decoder.start(chosen, generator)
+        decoded = self.decoder.start(self.chosen(index), generator)
         return lambda: decoded().to(self.device)
+
+    def chosen(self, index: slice | Tensor) -> Sequence[str]:
+        """The files of some images."""
+        return self.files[index] if isinstance(index, slice) else [self.files[k] for k in index.tolist()]
 
 
 def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

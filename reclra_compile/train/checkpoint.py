@@ -1,67 +1,153 @@
-"""Save and resume a run: one file, replaced atomically after every epoch."""
+"""Save and resume a run: one process keeps one file, ranks keep a folder of shards; either resumes the other's.
+
+Both are replaced as a whole, after every epoch and, where it is asked for, after a number of steps.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.files import write_atomically
 from reclra_compile.ir import Cost, Placement, Plan, Training
+from reclra_compile.runtime.peers import Alone, Peers
+from reclra_compile.train import sharded
+from reclra_compile.train.agree import agree
 from reclra_compile.train.loop import Epoch, Run
+from reclra_compile.train.named import ORDER, Source, parameter_names, restore
+from reclra_compile.train.sharded import Sharded
 
-FORMAT = 1
+#: 1 had no data position and no names of the optimizer's parameters
+FORMAT = 2
+FILE, FOLDER = "checkpoint.pt", "checkpoint"
 Facts = dict[str, str | int]
 
 
+def keep(folder: Path, run: Run, history: list[Epoch], facts: Facts) -> None:
+    """Save a run in its folder, in the form of one process or of ranks, then remove what it replaces; collective.
+
+    Raises UserError (F001, F002) where that cannot be written.
+    """
+    if isinstance(run.program.peers, Alone):
+        save(folder / FILE, run, history, facts)
+        sharded.remove_all(folder / FOLDER)
+    else:
+        sharded.save(folder / FOLDER, run, _head(run, history, facts))
+        if run.program.peers.rank == 0:
+            (folder / FILE).unlink(missing_ok=True)
+    run.kept = _in_words(run)
+
+
 def save(path: str | os.PathLike[str], run: Run, history: list[Epoch], facts: Facts) -> None:
-    """Write everything the run needs to go on: weights, synapses, optimizer, random state, history.
+    """Write everything the run needs to go on: weights, synapses, optimizer, random state, data position, history.
 
     `facts` (data, seed) have to be the same where it is resumed. Raises UserError (F001) where the
     file cannot be written.
     """
+    names = parameter_names(run.program)
     state = {
-        "format": FORMAT,
-        "plan": str(run.program.plan),
-        "settings": asdict(run.settings),
-        "facts": facts,
+        **_head(run, history, facts),
+        "losses": [run.losses],
         "model": run.program.model.state_dict(),
         "program": run.program.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "generator": run.generator.get_state(),
+        "names": {
+            "parameters": list(names.values()),
+            "optimizer": [names[id(p)] for group in run.optimizer.param_groups for p in group["params"]],
+        },
+        "generator": run.begun,
         "random": _random(),
-        "epoch": run.epoch,
-        "seconds": run.seconds,
-        "history": [e.as_json() for e in history],
     }
     write_atomically(path, lambda file: torch.save(state, file))
 
 
 def resume(path: str | os.PathLike[str], run: Run, facts: Facts) -> list[Epoch]:
-    """Restore a run from its checkpoint; returns the epochs it has done.
+    """Restore a run from a checkpoint, a file or a folder of shards; returns the epochs it has done. Collective.
 
-    Raises TrainingError: T020 for an unreadable file, T021 for another model, wiring or settings.
+    Raises TrainingError: T020 for an unreadable file, T021 for another model, wiring or settings; on all ranks where
+    one of them finds a fault.
     """
+    history: list[Epoch] = []
+    fault: TrainingError | None = None
+    try:
+        history = _resume(Path(path), run, facts)
+    except TrainingError as error:
+        fault = error
+    agree(run.program.peers, fault)
+    return history
+
+
+def _resume(path: Path, run: Run, facts: Facts) -> list[Epoch]:
     where = Location(str(path))
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        source: Source = Sharded(path) if path.is_dir() else File(path, run)
     except Exception as error:  # a damaged file fails in many ways, none of them in its documentation
         raise _unreadable(where, error) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if source.head.get("format") not in range(1, FORMAT + 1):
         raise TrainingError(
             Fault("T020", "this is not a checkpoint of a run", where, "name the --run-dir that an earlier run made")
         )
     try:
-        _compare(state, run, facts, where)
-        return _restore(state, run)
+        _compare(source.head, run, facts, where)
+        restore(run, source)
+        return _position(source.head, run)
     except TrainingError:
         raise
     except Exception as error:
         raise _unreadable(where, error) from error
+
+
+class File:
+    """A checkpoint of one process, as a `named.Source`."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        ranks = run.program.peers.count > 1  # of which each needs a part of it alone
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=ranks)
+        self.head: dict[str, Any] = state if isinstance(state, dict) else {}
+        self._tensors: dict[str, Tensor] | None = None
+        self._run = run
+
+    @property
+    def names(self) -> list[str]:
+        """All tensors' names."""
+        return list(self._all())
+
+    def take(self, name: str) -> Tensor:
+        """A tensor by its name; raises ValueError where it is missing."""
+        if name not in self._all():
+            raise ValueError(f"it has no {name}")
+        tensor = self._all()[name]
+        return tensor.clone() if isinstance(tensor, Tensor) else tensor  # a module's extra state may be anything
+
+    def _all(self) -> dict[str, Tensor]:
+        if self._tensors is None:
+            self._tensors = self._named()
+        return self._tensors
+
+    def _named(self) -> dict[str, Tensor]:
+        state = self.head
+        names = state.get("names")
+        if names is None:
+            if self._run.program.peers.count > 1:
+                raise ValueError("its optimizer has no names, which ranks need; go on with one process for an epoch")
+            own = parameter_names(self._run.program)
+            of_groups = [own[id(p)] for group in self._run.optimizer.param_groups for p in group["params"]]
+            names = {"parameters": list(own.values()), "optimizer": of_groups}
+        found = {f"model/{name}": x for name, x in state["model"].items()}
+        found |= {f"synapses/{name}": x for name, x in state["program"]["synapses"].items()}
+        for k, kept in state["optimizer"]["state"].items():
+            found |= {f"optimizer/{what}/{names['optimizer'][k]}": x for what, x in kept.items() if x is not None}
+        before = state["program"].get("before") or ()
+        found |= {f"before/{name}": x for name, x in zip(names["parameters"], before, strict=bool(before))}
+        found |= {f"random/0/cuda{k}": x for k, x in enumerate(state["random"]["cuda"])}
+        return {**found, "random/0/cpu": state["random"]["cpu"], ORDER: state["generator"]}
 
 
 def _unreadable(where: Location, error: Exception) -> TrainingError:
@@ -95,7 +181,7 @@ def _compare(state: dict[str, Any], run: Run, facts: Facts, where: Location) -> 
     before = {**defaults, **state["settings"], **state["facts"]}
     now = {**asdict(run.settings), **facts}
     steady = before["schedule"] == "constant" and not before["warmup"]
-    if steady and now["epochs"] >= state["epoch"]:
+    if steady and now["epochs"] >= state["epoch"] + bool(state.get("done")):
         before["epochs"] = now["epochs"]  # nothing that is done depends on what is still to come
     changed = [f"{k} was {before.get(k)} and is {v}" for k, v in now.items() if before.get(k) != v]
     if changed:
@@ -117,16 +203,30 @@ def _essence(plan: Plan) -> Plan:
                    training=Training(), warnings=())  # fmt: skip
 
 
-def _restore(state: dict[str, Any], run: Run) -> list[Epoch]:
-    run.program.model.load_state_dict(state["model"])
-    run.program.load_state_dict(state["program"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.generator.set_state(state["generator"])
-    torch.set_rng_state(state["random"]["cpu"])
-    if state["random"]["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["random"]["cuda"])
-    run.epoch, run.seconds = state["epoch"], state["seconds"]
-    return [Epoch(**e) for e in state["history"]]
+def _head(run: Run, history: list[Epoch], facts: Facts) -> dict[str, Any]:
+    """What both forms say of a run, beside its tensors: `done` are the steps in the epoch that is being trained."""
+    peers = run.program.peers
+    return {
+        "format": FORMAT, "plan": str(run.program.plan), "settings": asdict(run.settings), "facts": facts,
+        "stages": peers.stages, "replicas": peers.replicas, "epoch": run.epoch, "done": run.done,
+        "seconds": run.seconds, "history": [e.as_json() for e in history],
+    }  # fmt: skip
+
+
+def _position(head: dict[str, Any], run: Run) -> list[Epoch]:
+    """Put a run where its checkpoint was made; the epoch's losses go where they were, or else to the first rank."""
+    peers = run.program.peers
+    run.epoch, run.done, run.seconds = head["epoch"], head.get("done", 0), head["seconds"]
+    losses = head.get("losses", [0.0])
+    same = (head.get("stages", 1), head.get("replicas", 1)) == (peers.stages, peers.replicas)
+    run.losses = losses[peers.rank] if same else sum(losses) * (peers.rank == 0)
+    run.kept = _in_words(run)
+    return [Epoch(**e) for e in head["history"]]
+
+
+def _in_words(run: Run) -> str:
+    """How far a run is: "epoch 2", or "step 120" of all."""
+    return f"step {run.taken}" if run.done else f"epoch {run.epoch}"
 
 
 def _random() -> dict[str, Any]:
@@ -136,5 +236,43 @@ def _random() -> dict[str, Any]:
 
 
 def checkpoint_of(folder: Path) -> Path:
-    """Where a run's folder holds its checkpoint."""
-    return folder / "checkpoint.pt"
+    """Where a run's folder holds its newest checkpoint, a file or a folder of shards; the file's place for none."""
+    file, shards = folder / FILE, sharded.folders(folder / FOLDER)
+    if not shards:
+        return file
+    if not file.exists():
+        return shards[-1]
+    # a run that changed its form, and was ended before it removed the other one's
+    at_file, at_shards = (_when(read) for read in (lambda: _peek(file), lambda: Sharded(shards[-1]).head))
+    return file if at_file > at_shards else shards[-1]
+
+
+def found_by_all(folder: Path, peers: Peers) -> Path | None:
+    """The newest checkpoint of a run's folder, None for none; collective.
+
+    Raises TrainingError (T020) where ranks see different ones.
+    """
+    place = checkpoint_of(folder)
+    name = str(place.relative_to(folder)) if place.exists() else ""
+    for rank, other in enumerate(peers.gather(name)):
+        if other != name:
+            first, second = (f"'{seen}'" if seen else "none" for seen in (name, other))
+            raise TrainingError(
+                Fault("T020", f"rank {peers.rank} sees the checkpoint {first}, rank {rank} {second}",
+                      Location(str(folder)), "name a --run-dir that all hosts share")
+            )
+    return place if name else None
+
+
+def _peek(file: Path) -> dict[str, Any]:
+    found = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+    return {"epoch": found["epoch"], "done": found.get("done", 0)}
+
+
+def _when(read: Callable[[], dict[str, Any]]) -> tuple[float, int]:
+    """Epochs and steps done; what cannot be read counts as the newest, so that resuming it says what is wrong."""
+    try:
+        head = read()
+        return float(head["epoch"]), int(head["done"])
+    except Exception:  # a damaged file fails in many ways
+        return float("inf"), 0

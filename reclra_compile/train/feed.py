@@ -16,14 +16,20 @@ Index = Tensor | slice
 
 
 def feed(
-    inputs: tuple[Input, ...], order: Iterable[Index], generator: torch.Generator | None = None
+    inputs: tuple[Input, ...], order: Iterable[Index], generator: torch.Generator | None = None, unseen: int = 0
 ) -> Iterator[tuple[Index, tuple[Tensor, ...]]]:
     """Index and inputs of each batch in turn; with a generator, images are treated as in training.
 
-    The images of the next batch are decoded meanwhile. Raises DataError (D008) where one cannot be.
+    The images of the next batch are decoded meanwhile. The first `unseen` batches are left out; what is random about
+    them is drawn nevertheless. Raises DataError (D008) where an image cannot be decoded.
     """
     ahead: tuple[Index, list[Callable[[], Tensor]]] | None = None
-    for index in order:
+    for k, index in enumerate(order):
+        if k < unseen:
+            for x in inputs:
+                if isinstance(x, Images):
+                    x.decoder.draw(len(x.chosen(index)), generator)
+            continue
         started = [_start(x, index, generator) for x in inputs]
         if ahead is not None:
             yield _finished(*ahead)

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,17 @@ from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan, Training
 from reclra_compile.machine import Machine
+from reclra_compile.runtime.microbatch import fewest_samples
+from reclra_compile.runtime.program import Program
 from reclra_compile.train import checkpoint
 from reclra_compile.train.brought import brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.loop import Epoch, Run, with_flags
-from reclra_compile.train.measure import Measure, Split
+from reclra_compile.train.measure import Forward, Measure, Split
+from reclra_compile.train.replicas import check_batches
+
+if TYPE_CHECKING:
+    from reclra_compile.distributed.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -89,49 +95,69 @@ class Job:
     augment: str = "none"
     top5: bool = False
     machine: Machine = field(default_factory=Machine)  #: what plans are made for, but those that are given
+    mesh: Mesh | None = None  #: the ranks that train together, each of which runs this job with the same plan
+    init: str = "build"  #: ranks build the whole model and keep their part ("build"), or draw theirs alone ("regions")
+    checkpoint_every: int = 0  #: steps between checkpoints within an epoch; 0: only after every epoch
 
     def run(self, member: Member, watcher: Watcher) -> Result:
-        """Train one member from fresh weights drawn with its seed; saves after every epoch."""
+        """Train one member from fresh weights drawn with its seed; saves after every epoch. Ranks call it together."""
         torch.manual_seed(member.seed)
-        loaded = load_model(self.model)
-        loaded.model.to(self.device)
-        inputs = loaded.inputs_on(self.device)
-        example = example_of(loaded.model, inputs)
-        loss_fn = brought_loss(loaded)
-        if isinstance(loss_fn, nn.Module):
-            loss_fn.to(self.device)
-        machine = self.machine if member.plan is None and self.machine.asked else None
-        with loaded.blamed():
-            program = compile(
-                loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=loss_fn,
-                granularity=self.granularity if member.plan is None else None, output=self.output,
-                unreached=self.unreached, devices=machine,
-            )  # fmt: skip
+        loaded = load_model(self.model, meta=self.mesh is not None and self.init != "build")
+        program, example = self._compiled(member, loaded)
         settings = with_flags(program.plan.training, **self.flags)
+        count = self.data.count("train")
+        check_batches(count, settings.batch_size, program.peers.replicas, fewest_samples([loaded.model]))
         train, valid = (self._split(example, part) for part in ("train", "valid"))
         test = None if self.blind else self._split(example, "test")
-
-        def forward(inputs: tuple[Tensor, ...]) -> Tensor:
-            if program.settles:  # states have to settle; the model's own forward pass gives something else
-                return program.predict(*inputs)
-            args, named = example.placed(inputs)
-            return program.output_of(program.model(*args, **named))
-
         run = Run(
-            program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure, forward=forward,
-            augment=self.augmentation(example), top5=self.top5,
+            program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure,
+            forward=self._forward(program, example), augment=self.augmentation(example), top5=self.top5,
         )  # fmt: skip
         history = self._start(member, run)
         watcher.start(member, run, history)
-        run.on_step = lambda epoch, k: watcher.step(member, run)
+        run.on_step = lambda epoch, k: self._stepped(member, run, history, watcher)
         try:
             for epoch in run:
                 history.append(epoch)
                 self._keep(member, run, history)
                 watcher.epoch(member, run, epoch)
         except (TrainingError, DataError) as error:
-            raise type(error)(self._named(error, member, history)) from error
+            raise type(error)(self._named(error, member, run)) from error
         return Result(member, program.plan, settings, tuple(history))
+
+    def _compiled(self, member: Member, loaded: Loaded) -> tuple[Program, Example]:
+        """The member's program, on its device, and the example inputs."""
+        device = self._device
+        if not any(p.is_meta for p in loaded.model.parameters()):
+            loaded.model.to(device)
+        inputs = loaded.inputs_on(device)
+        loss_fn = brought_loss(loaded)
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(device)
+        machine = self.machine if member.plan is None and self.machine.asked else None
+        ranks: dict[str, Any] = {} if self.mesh is None else {"mesh": self.mesh, "init": self.init}
+        with loaded.blamed():
+            program = compile(
+                loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=loss_fn,
+                granularity=self.granularity if member.plan is None else None, output=self.output,
+                unreached=self.unreached, devices=machine, **ranks,
+            )  # fmt: skip
+        return program, example_of(loaded.model, inputs)
+
+    @property
+    def _device(self) -> str:
+        return self.device if self.mesh is None else str(self.mesh.device)
+
+    def _forward(self, program: Program, example: Example) -> Forward:
+        """What evaluation runs: the model's own forward pass, or what its program makes of it."""
+        if program.settles or self.mesh is not None:  # states that settle give something else; ranks have a part each
+            return lambda inputs: program.predict(*inputs)
+
+        def forward(inputs: tuple[Tensor, ...]) -> Tensor:
+            args, named = example.placed(inputs)
+            return program.output_of(program.model(*args, **named))
+
+        return forward
 
     def fits(self, plan: Plan, loaded: Loaded) -> None:
         """Raise DataError (D010, D020, D021) where the data does not fit the model of a plan."""
@@ -179,7 +205,8 @@ class Job:
 
     def may_start(self, members: Iterable[Member]) -> None:
         """Raise TrainingError (T024) where a fresh run would replace the checkpoint of an earlier one."""
-        saved = [checkpoint_of(m.folder) for m in members if m.folder is not None and checkpoint_of(m.folder).exists()]
+        places = [checkpoint_of(m.folder) for m in members if m.folder is not None]
+        saved = [place for place in places if place.exists()]
         if saved and not self.resume:
             more = f", and {len(saved) - 1} more" if len(saved) > 1 else ""
             raise TrainingError(
@@ -189,7 +216,7 @@ class Job:
 
     def _split(self, example: Example, part: Part) -> Split:
         inputs, y = self.data.split(part, example)
-        return tuple(x.to(self.device) for x in inputs), y.to(self.device)
+        return tuple(x.to(self._device) for x in inputs), y.to(self._device)
 
     def _facts(self, member: Member) -> checkpoint.Facts:
         """What a resumed run has to share with the run before, beside plan and settings."""
@@ -203,24 +230,38 @@ class Job:
     def _start(self, member: Member, run: Run) -> list[Epoch]:
         if member.folder is None:
             return []
-        make_folder(member.folder)
-        saved = checkpoint_of(member.folder)
-        history = checkpoint.resume(saved, run, self._facts(member)) if self.resume and saved.exists() else []
-        write_text(member.folder / "plan.txt", str(run.program.plan))
+        peers, history = run.program.peers, []
+        if peers.rank == 0:
+            make_folder(member.folder)
+        saved = checkpoint.found_by_all(member.folder, peers) if self.resume else None
+        if saved is not None:
+            history = checkpoint.resume(saved, run, self._facts(member))
+        if peers.rank == 0:
+            write_text(member.folder / "plan.txt", str(run.program.plan))
         return history
 
-    def _keep(self, member: Member, run: Run, history: list[Epoch]) -> None:
-        if member.folder is not None:
-            write_text(member.folder / "log.jsonl", "".join(json.dumps(e.as_json()) + "\n" for e in history))
-            checkpoint.save(checkpoint_of(member.folder), run, history, self._facts(member))
+    def _stepped(self, member: Member, run: Run, history: list[Epoch], watcher: Watcher) -> None:
+        """After a step: a checkpoint where one is due, but for the end of an epoch, which has its own."""
+        due = self.checkpoint_every and run.done < run.steps and run.taken % self.checkpoint_every == 0
+        if member.folder is not None and due:
+            run.settle()
+            checkpoint.keep(member.folder, run, history, self._facts(member))
+        watcher.step(member, run)
 
-    def _named(self, error: ReclraError, member: Member, history: list[Epoch]) -> list[Fault]:
+    def _keep(self, member: Member, run: Run, history: list[Epoch]) -> None:
+        if member.folder is None:
+            return
+        if run.program.peers.rank == 0:
+            write_text(member.folder / "log.jsonl", "".join(json.dumps(e.as_json()) + "\n" for e in history))
+        checkpoint.keep(member.folder, run, history, self._facts(member))
+
+    def _named(self, error: ReclraError, member: Member, run: Run) -> list[Fault]:
         """The error's faults with the run they belong to, and with what is kept of it."""
         kept = ""
-        if member.folder is not None and history:
-            kept = f"; the weights after epoch {history[-1].epoch} are kept in {checkpoint_of(member.folder)}"
-        run = f"{member.label}, seed {member.seed}"
-        return [replace(f, message=f"{run}: {f.message}", fix=f"{f.fix}{kept}") for f in error.faults]
+        if member.folder is not None and run.kept:
+            kept = f"; the weights after {run.kept} are kept in {checkpoint_of(member.folder)}"
+        name = f"{member.label}, seed {member.seed}"
+        return [replace(f, message=f"{name}: {f.message}", fix=f"{f.fix}{kept}") for f in error.faults]
 
 
 @functools.lru_cache(maxsize=1)

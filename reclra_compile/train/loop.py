@@ -1,7 +1,8 @@
-"""The training loop of `reclra-compile train`: one loop for every wiring.
+"""The training loop of `reclra-compile train`: one loop for every wiring, for one process and for ranks.
 
-A run is a pure function of model, wiring, data, settings and seed; stopped between epochs it resumes
-from its checkpoint with the same result.
+A run is a pure function of model, wiring, data, settings and seed; stopped after any step it resumes
+from its checkpoint with the same result. Ranks run the same loop on the same batches, and sum what they
+know where an epoch ends.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reclra_compile.data.augment import Augmentation
 from reclra_compile.data.sets import batches
 from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.ir import Training
 from reclra_compile.runtime.program import Program
+from reclra_compile.train.agree import agree
 from reclra_compile.train.feed import Input, feed
 from reclra_compile.train.measure import Forward, Measure, Split, errors_percent, mean_loss
 
@@ -132,54 +134,101 @@ class Run:
         self.optimizer = optimizer_for(program, settings)
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
+        self.done = 0  #: steps in the epoch that is being trained
+        self.losses = 0.0  #: their losses, of which each rank has its part
+        self.begun = self.generator.get_state()  #: with which that epoch began
         self.seconds = 0.0
         self.steps = math.ceil(len(train[1]) / settings.batch_size)
+        self.kept = ""  #: what the newest checkpoint holds, in words
+        self._since = time.perf_counter()
+        self._batch: tuple[Tensor, ...] = ()
 
     def __iter__(self) -> Iterator[Epoch]:
         while self.epoch < self.settings.epochs:
             yield self.one_epoch()
 
     def one_epoch(self) -> Epoch:
-        """Train one epoch and evaluate; raises TrainingError (T010) where loss or weights stop being finite."""
-        started = time.perf_counter()
+        """Train one epoch, or what is left of it, and evaluate; raises TrainingError (T010) where loss or weights stop
+        being finite.
+        """
+        self._since = time.perf_counter()
         self.program.model.train()
         inputs, y = self.train
-        losses = 0.0
+        self.begun = self.generator.get_state()
         order = batches(len(y), self.settings.batch_size, generator=self.generator, drop_last=False)
-        for k, (index, batch) in enumerate(feed(inputs, order, self.generator)):
+        done, self._batch = self.done, ()
+        unseen = done if self.augment is None else 0  # what augments a batch draws numbers, so it has to see all
+        for k, (index, batch) in enumerate(feed(inputs, order, self.generator, unseen), start=unseen):
             if self.augment is not None:
                 batch = self.augment(batch, self.generator)
-            losses += self._step(batch, y[index], self.epoch * self.steps + k)
+            if k < done:
+                continue
+            self._batch = batch
+            self.losses += self._step(batch, y[index], self.taken)
+            self.done = k + 1
             if self.on_step is not None:
                 self.on_step(self.epoch, k)
-        if not self._finite():  # the last step's update shows in no loss of this epoch
-            raise TrainingError(self._diverged(batch, (self.epoch + 1) * self.steps - 1, "a weight"))
-        self.epoch += 1
-        self.seconds += time.perf_counter() - started
-        sample = tuple(x[:10_000] for x in inputs), y[:10_000]
+        self.settle()
+        lost = self.losses
+        self.epoch, self.done, self.losses = self.epoch + 1, 0, 0.0
+        self.begun = self.generator.get_state()
+        return self._evaluated(lost, tuple(x[:10_000] for x in inputs), y[:10_000])
+
+    def settle(self) -> None:
+        """Make the run fit to be saved as it is; collective. Raises TrainingError (T010) where weights are not finite.
+
+        The last step's update shows in no loss so far.
+        """
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        broken = None if self._finite() else self._diverged(self._batch, self.taken - 1, "a weight")
+        agree(self.program.peers, TrainingError(broken) if broken else None)
+        self.program.settle_buffers()
+
+    @property
+    def taken(self) -> int:
+        """Steps of all epochs so far."""
+        return self.epoch * self.steps + self.done
+
+    def _evaluated(self, losses: float, inputs: tuple[Input, ...], y: Tensor) -> Epoch:
+        """What all ranks know together of the epoch that is done, with its errors on a sample of the training part."""
+        peers = self.program.peers
+        squares = sum(float(p.detach().square().sum()) for p in self.program.synapses.parameters())
+        mine = [losses, self._discrepancy(), squares, self.seconds if peers.rank == 0 else 0.0]
+        losses, discrepancy, squares, self.seconds = peers.total(mine)
         tested = self._tested()
         return Epoch(
             epoch=self.epoch,
             loss=losses / self.steps,
-            train_error=self.measured(sample),
+            train_error=self.measured((inputs, y)),
             valid_error=self.measured(self.valid) if self.valid and len(self.valid[1]) else None,
             test_error=tested[0],
-            discrepancy=self.program.discrepancy.total,
+            discrepancy=discrepancy,
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.seconds,
-            synapse_norm=sum(float(p.detach().square().sum()) for p in self.program.synapses.parameters()) ** 0.5,
+            synapse_norm=squares**0.5,
             test_top5_error=tested[1],
         )
+
+    def _discrepancy(self) -> float:
+        """D(Θ) of the last step, of the regions that have their targets here; a rank may have none."""
+        try:
+            return self.program.discrepancy.total
+        except TrainingError:
+            if self.program.peers.count == 1:
+                raise
+            return 0.0
 
     def measured(self, split: Split) -> float:
         """The error in percent, or the loss, of the weights as they are now on a part of the data."""
         if self.measure == "error":
             return self.errors(split, (1,))[0]
-        return mean_loss(self.program.model, self._forward, split, self.program.loss_fn)
+        return mean_loss(self.program.model, self._forward, split, self.program.loss_fn, self.program.peers)
 
     def errors(self, split: Split, tops: tuple[int, ...]) -> tuple[float, ...]:
         """The error in percent where a label among the k best classes counts as right, for each k."""
-        return errors_percent(self.program.model, self._forward, split, self.program.loss_fn, tops)
+        program = self.program
+        return errors_percent(program.model, self._forward, split, program.loss_fn, tops, program.peers)
 
     def _tested(self) -> tuple[float | None, float | None]:
         """Error (or loss) and top-5 error of the test part."""
@@ -199,7 +248,7 @@ class Run:
         if not math.isfinite(loss):
             raise TrainingError(self._diverged(inputs, step, "the loss"))
         if self.settings.clip:
-            nn.utils.clip_grad_norm_(list(self.program.parameters()), self.settings.clip)
+            self.program.clip(self.settings.clip)
         self.optimizer.step()
         return loss
 
