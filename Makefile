@@ -9,13 +9,14 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-all bench clean
+.PHONY: help setup demo test lint check-all bench bench-pipeline clean
 
 help:
 	@echo "make demo       compile and train a real model, print its error, draw its error graph"
 	@echo "make test       lint, types and all tests (under 10 minutes on 2 cores)"
 	@echo "make check-all  the long checks too (MNIST accuracy; needs RECLRA_DATA)"
 	@echo "make bench      step time, predictions beside measurements, the simulator at scale"
+	@echo "make bench-pipeline  rec-LRA on two processes beside PyTorch's pipeline schedules and DDP"
 
 setup: $(READY)
 
@@ -52,6 +53,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/auto.py
 	$(BIN)/python benchmarks/simulate_scale.py
 	$(BIN)/python benchmarks/prediction.py
+
+bench-pipeline: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pipeline.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
