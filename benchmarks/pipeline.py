@@ -123,8 +123,8 @@ def main() -> None:
         found = {"torch": torch.__version__, "link": link, "rows": [asdict(r) for r in rows]}
         print(json.dumps(found, indent=2))
         return
-    print(f"torch {torch.__version__}, {options.ranks} processes with 1 thread each (gloo), {options.rounds} rounds of "
-          f"{options.pairs} pair(s); the link: {link['bytes_per_s'] / 1e9:.2f} GB/s, {link['latency_us']:.0f} µs")  # fmt: skip
+    print(f"torch {torch.__version__}, {options.ranks} processes with 1 thread each (gloo), {options.rounds} rounds")
+    print(f"the link: {link['bytes_per_s'] / 1e9:.2f} GB/s, {link['latency_us']:.0f} µs")
     if not ENGINE:
         print("this version has no engine for several processes: rec-LRA is measured in one alone")
     table(rows)
