@@ -55,16 +55,23 @@ class PerturbativeConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels, **factory)) if bias else None  # type: ignore[arg-type]
         # kept in checkpoints, because generators may differ between versions of torch
         self.register_buffer("noise", self._drawn().to(self.weight) * sigma)
+        self._draw_weights()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew from the global random state; the noise maps become those of the layer's seed."""
+        self.noise.copy_(self._drawn() * self.sigma)
+        self._draw_weights()
+
+    def _draw_weights(self) -> None:
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             nn.init.uniform_(self.bias, -1 / math.sqrt(self.masks), 1 / math.sqrt(self.masks))
 
     def _drawn(self) -> Tensor:
         """Standard normal maps from the layer's own seed, (1, masks, H, W); the global random state stays as it is."""
-        shape = (1, self.masks, *self.size)
-        if self.weight.is_meta:
-            return torch.empty(shape, device="meta")
-        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(self.seed), device="cpu")
+        device = "meta" if self.weight.is_meta else "cpu"
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        return torch.empty(1, self.masks, *self.size, device=device).normal_(generator=generator)
 
     def perturbed(self, z: Tensor) -> Tensor:
         """relu(z^m + n^m), which the weights combine: (N, in_channels, H, W) → (N, masks, H, W)."""
