@@ -77,10 +77,13 @@ class Loaded:
             raise ModelError(faults) from error
 
 
-def load_model(reference: str, meta: bool = False) -> Loaded:
+def load_model(
+    reference: str, meta: bool = False, building: contextlib.AbstractContextManager[Any] | None = None
+) -> Loaded:
     """Load MODEL and run it once; raises ModelError (M001–M010) that names the file, the line and the choices.
 
-    `meta`: what the file makes has shapes but no memory, so that a model of any size can be planned.
+    `meta`: what the file makes has shapes but no memory, so that a model of any size can be planned. `building` is
+    around the call of a function that makes the model, but not around the rest of the file.
     """
     path, attribute = _split(reference)
     is_file = path.endswith(".py") or "/" in path or "\\" in path
@@ -90,16 +93,19 @@ def load_model(reference: str, meta: bool = False) -> Loaded:
     with user_code.session(Path(path).parent if is_file else Path.cwd()), device:
         module = _from_file(Path(path)) if is_file else _from_package(path)
         attribute = attribute or _usual(module, path)
-        return _loaded(module, path, attribute)
+        return _loaded(module, path, attribute, building or contextlib.nullcontext())
 
 
-def _loaded(module: ModuleType, path: str, attribute: str) -> Loaded:
+def _loaded(
+    module: ModuleType, path: str, attribute: str, building: contextlib.AbstractContextManager[Any]
+) -> Loaded:
     if not hasattr(module, attribute):
         raise ModelError(
             Fault("M004", f"there is no '{attribute}' in this file", place(module),
                   nearest(attribute, _models(module)) or "define a torch.nn.Module or a function that returns one")
         )
-    model = _built(module, attribute)
+    with building:
+        model = _built(module, attribute)
     if not isinstance(model, nn.Module):
         raise ModelError(_not_a_model(module, path, attribute, model))
     inputs = _carried(model) or _inputs(module)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +37,7 @@ from reclra_compile.train.replicas import check_batches
 
 if TYPE_CHECKING:
     from reclra_compile.distributed.mesh import Mesh
+    from reclra_compile.distributed.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Job:
     def run(self, member: Member, watcher: Watcher) -> Result:
         """Train one member from fresh weights drawn with its seed; saves after every epoch. Ranks call it together."""
         torch.manual_seed(member.seed)
-        loaded = load_model(self.model, meta=self.mesh is not None and self.init != "build")
-        program, example = self._compiled(member, loaded)
+        loaded, record = self._loaded()
+        program, example = self._compiled(member, loaded, record)
         settings = with_flags(program.plan.training, **self.flags)
         count = self.data.count("train")
         check_batches(count, settings.batch_size, program.peers.replicas, fewest_samples([loaded.model]))
@@ -125,24 +127,35 @@ class Job:
             raise type(error)(self._named(error, member, run)) from error
         return Result(member, program.plan, settings, tuple(history))
 
-    def _compiled(self, member: Member, loaded: Loaded) -> tuple[Program, Example]:
+    def _loaded(self) -> tuple[Loaded, Recording | None]:
+        """The model; of ranks that draw their own part alone, on meta, with what its constructor draws."""
+        if self.mesh is None or self.init == "build":
+            return load_model(self.model), None
+        from reclra_compile.distributed.recording import Recording
+
+        record = Recording()
+        loaded = load_model(self.model, building=_on_meta(record))
+        record.bind(loaded.model)
+        return loaded, record
+
+    def _compiled(self, member: Member, loaded: Loaded, record: Recording | None) -> tuple[Program, Example]:
         """The member's program, on its device, and the example inputs."""
-        device = self._device
-        if not any(p.is_meta for p in loaded.model.parameters()):
-            loaded.model.to(device)
-        inputs = loaded.inputs_on(device)
+        inputs: Any = loaded.inputs
+        if self.mesh is None:  # ranks move what is their own
+            loaded.model.to(self.device)
+            inputs = loaded.inputs_on(self.device)
+        example = example_of(loaded.model, inputs)
         loss_fn = brought_loss(loaded)
         if isinstance(loss_fn, nn.Module):
-            loss_fn.to(device)
+            loss_fn.to(self._device)
         machine = self.machine if member.plan is None and self.machine.asked else None
-        ranks: dict[str, Any] = {} if self.mesh is None else {"mesh": self.mesh, "init": self.init}
         with loaded.blamed():
             program = compile(
                 loaded.model, inputs, member.wiring, plan=member.plan, seed=member.seed, loss_fn=loss_fn,
                 granularity=self.granularity if member.plan is None else None, output=self.output,
-                unreached=self.unreached, devices=machine, **ranks,
+                unreached=self.unreached, devices=machine, mesh=self.mesh, record=record,
             )  # fmt: skip
-        return program, example_of(loaded.model, inputs)
+        return program, example
 
     @property
     def _device(self) -> str:
@@ -267,6 +280,13 @@ class Job:
 @functools.lru_cache(maxsize=1)
 def _digest(data: OwnData | ImageFolder) -> str:
     return data.digest()  # asked for after every epoch, and the same each time
+
+
+@contextlib.contextmanager
+def _on_meta(record: Recording) -> Iterator[None]:
+    """Inside, a model takes no memory, and `record` keeps how it gets its values."""
+    with record, torch.device("meta"):
+        yield
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
