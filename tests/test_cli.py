@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from reclra_compile import __version__
-from reclra_compile.cli import report, train_command
+from reclra_compile.cli import report, train_options
 from reclra_compile.cli.main import main
 from reclra_compile.cli.tables import fold
 from reclra_compile.data import augment, imagefolder, preprocess, sets
@@ -161,9 +161,9 @@ def test_bad_usage(arguments: list[str], message: str) -> None:
 
 
 def test_choices_of_data_are_those_that_can_be_read() -> None:
-    assert (*sets.NAMES, imagefolder.ImageFolder.name) == train_command.DATA
-    assert train_command.PREPROCESS == preprocess.KINDS
-    assert train_command.AUGMENT == augment.KINDS
+    assert (*sets.NAMES, imagefolder.ImageFolder.name) == train_options.DATA
+    assert train_options.PREPROCESS == preprocess.KINDS
+    assert train_options.AUGMENT == augment.KINDS
 
 
 # compile

@@ -329,8 +329,8 @@ def test_devices_in_microbatches_learn_as_one(folder: Path) -> None:
     text = (folder / "small.py").read_text().replace("nn.Dropout(0.1)", "nn.Identity()")
     (folder / "still.py").write_text(text)
     train("--run-dir", "one", "-w", "depth1", model="still.py", epochs=1)
-    done = train("--run-dir", "two", "-w", "depth1", "--devices", "2", "--microbatches", "4", "--pin", "5=1",
-                 model="still.py", epochs=1)  # fmt: skip
+    done = train("--run-dir", "two", "-w", "depth1", "--devices", "2", "--one-process", "--microbatches", "4",
+                 "--pin", "5=1", model="still.py", epochs=1)  # fmt: skip
     assert done.exit_code == 0, done.stderr
     plan = Plan.parse(Path("two/depth1/seed0/plan.txt").read_text())
     assert (len(plan.devices), plan.schedule.microbatches, plan.placement.of("5")) == (2, 4, 1)
@@ -362,7 +362,8 @@ def test_a_run_goes_on_with_the_microbatches_it_was_begun_with() -> None:
 def test_a_profile_alone_leaves_the_wirings_devices() -> None:
     text = "version: 1\nschedule: {devices: 2}\npathways:\n  - {from: output, to: all}\n"
     Path("two.yaml").write_text(text)
-    assert train("-w", "two.yaml", "--device-profile", "h100", "--run-dir", "runs", epochs=1).exit_code == 0
+    flags = ("--device-profile", "h100", "--one-process", "--run-dir", "runs")
+    assert train("-w", "two.yaml", *flags, epochs=1).exit_code == 0
     plan = Path("runs/two/seed0/plan.txt").read_text()
     assert plan.count("\ndevice ") == 2
     assert "kind=h100" in plan

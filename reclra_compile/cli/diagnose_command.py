@@ -9,7 +9,8 @@ import click
 
 from reclra_compile.cli.errors import reports_errors
 from reclra_compile.cli.options import granularity_option, output_option, unreached_option
-from reclra_compile.cli.train_command import DATA, train
+from reclra_compile.cli.train_command import train
+from reclra_compile.cli.train_options import DATA
 
 
 @click.command(short_help="Train MODEL briefly and say what is wrong with its errors.")

@@ -34,7 +34,7 @@ def reports_errors(command: F) -> F:
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
                 report = command(*args, **kwargs)
         except ReclraError as error:
-            _print(error, as_json)
+            print_faults(error, as_json)
             sys.exit(2)
         except (KeyboardInterrupt, Interrupted) as stop:
             click.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
@@ -45,7 +45,8 @@ def reports_errors(command: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-def _print(error: ReclraError, as_json: bool) -> None:
+def print_faults(error: ReclraError, as_json: bool) -> None:
+    """Report an error for people on standard error, or as JSON on standard output."""
     if as_json:
         from reclra_compile.cli.json_report import errors_json
 

@@ -49,15 +49,19 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Setup:
-    """A job, its runs in order, and the plan of each wiring by label."""
+    """A job, its runs in order, the plan of each wiring by label, and the model as it was loaded to check them."""
 
     job: Job
     members: tuple[Member, ...]
     plans: dict[str, Plan]
+    loaded: Loaded
 
 
-def set_up(options: dict[str, Any]) -> Setup:
-    """The job that the options describe; raises ReclraError with every fault that can be found beforehand."""
+def set_up(options: dict[str, Any], rank: bool = False) -> Setup:
+    """The job that the options describe; raises ReclraError with every fault that can be found beforehand.
+
+    `rank`: this process runs a part of a plan, which it checks as it compiles that part.
+    """
     faults = Faults()
     data: Data
     if options["data"]:  # otherwise the model's file says first whether it has data of its own
@@ -65,7 +69,7 @@ def set_up(options: dict[str, Any]) -> Setup:
             read = image_folder if options["data"] == "imagefolder" else partial(load, options["data"])
             data = read(options["data_dir"], validation=options["validation"])
     with faults.collected():
-        check_device(options["device"])
+        check_device(options["device"] or "cpu")
     members: tuple[Member, ...] = ()
     with faults.collected():
         members = _members(options, _first(options))
@@ -87,15 +91,16 @@ def set_up(options: dict[str, Any]) -> Setup:
     faults.report()
     flags = {name: options[name] for name in SETTINGS}
     job = Job(
-        options["model"], data, flags, options["resume"], options["device"],
+        options["model"], data, flags, _resumes(options, members), options["device"] or "cpu",
         granularity=options["granularity"], output=options["output"], unreached=options["unreached"],
         augment=options["augment"] or ("resized_crop_flip" if isinstance(data, ImageFolder) else "none"),
-        machine=machine,
+        machine=machine, init=options["init"], checkpoint_every=options["checkpoint_every"],
     )  # fmt: skip
     plans: dict[str, Plan] = {}
     for member in {m.label: m for m in members}.values():
         with faults.collected():
-            plans[member.label] = _plan(member, loaded, job, options["plan"])
+            given = member.plan if rank else None
+            plans[member.label] = given or _plan(member, loaded, job, options["plan"])
     with faults.collected():
         for plan in list(plans.values())[:1]:
             job.fits(plan, loaded)
@@ -119,7 +124,7 @@ def set_up(options: dict[str, Any]) -> Setup:
     if isinstance(data, DataSet) and options["preprocess"] != "none":
         with console(stderr=True).status(f"preprocessing ({options['preprocess']})"):
             data = preprocessed(data, options["preprocess"])  # last, as whitening takes its time
-    return Setup(replace(job, data=data), members, plans)
+    return Setup(replace(job, data=data), members, plans, loaded)
 
 
 def _treated(data: Data, job: Job, options: dict[str, Any]) -> Data:
@@ -174,6 +179,12 @@ def _same_budget(job: Job, first: Plan) -> Job:
     return replace(job, flags={**job.flags, "epochs": settings.epochs, "batch_size": settings.batch_size})
 
 
+def _resumes(options: dict[str, Any], members: tuple[Member, ...]) -> bool:
+    """Whether runs go on from their checkpoints: where it is asked for, and where ranks were started again."""
+    again = bool(options.get("again"))
+    return options["resume"] or (again and any(m.folder and checkpoint_of(m.folder).exists() for m in members))
+
+
 def _check_resume(options: dict[str, Any], members: tuple[Member, ...]) -> None:
     if not options["resume"]:
         return
@@ -198,7 +209,9 @@ def _members(options: dict[str, Any], asked: str | LoadedWiring | None) -> tuple
     """One run per wiring and seed; runs with the same label differ in their seed only."""
     plan = _read_plan(options["plan"], asked) if options["plan"] else None
     first = None if plan else asked or "depth2"
-    wirings: list[tuple[str, WiringSource | None, Plan | None]] = [(_label(first, plan), first, plan)]
+    wirings: list[tuple[str, WiringSource | None, Plan | None]] = [
+        (options.get("label") or _label(first, plan), first, plan)
+    ]
     wirings += [(Path(w).stem, w, None) for w in options["compare"]]
     names = [name for name, _, _ in wirings]
     members = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sized
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -22,10 +23,39 @@ from reclra_compile.data.sets import DataSet
 from reclra_compile.files import write_text
 from reclra_compile.ir import Training
 from reclra_compile.train.job import Member, Result, mean_and_deviation
-from reclra_compile.train.loop import Epoch, Run
+from reclra_compile.train.loop import Epoch
+from reclra_compile.train.measure import Measure
 
 #: columns of the lines that epochs print: title, width, and how a value is written
 COLUMNS = (("epoch", 7), ("loss", 8), ("train %", 8), ("valid %", 8), ("test %", 8), ("D(Θ)", 10), ("time", 9))
+
+
+class Shown(Protocol):
+    """What is shown of a run, in this process or in others; `valid`'s second part is as long as the held-out data."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+
+    @property
+    def taken(self) -> int:
+        """Steps done so far."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done so far."""
+
+    @property
+    def settings(self) -> Training:
+        """Its settings."""
+
+    @property
+    def measure(self) -> Measure:
+        """Whether errors or losses are shown."""
+
+    @property
+    def valid(self) -> tuple[Any, Sized] | None:
+        """The held-out data."""
 
 
 class TrainingView:
@@ -47,7 +77,7 @@ class TrainingView:
         )
         self.bar: TaskID | None = None
         self.runs = 0
-        self.lines: list[str] = []
+        self.lines: dict[tuple[str, int, int], str] = {}
 
     def __enter__(self) -> TrainingView:
         self.progress.__enter__()
@@ -58,7 +88,7 @@ class TrainingView:
     ) -> None:
         self.progress.__exit__(kind, error, trace)
 
-    def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
+    def start(self, member: Member, run: Shown, history: list[Epoch]) -> None:
         """A run begins, or goes on after the epochs of `history`."""
         for epoch in history:
             self._record(member, epoch)
@@ -66,8 +96,7 @@ class TrainingView:
         if self.bar is not None:
             self.progress.remove_task(self.bar)
         total = run.steps * run.settings.epochs
-        done = run.epoch * run.steps
-        self.bar = self.progress.add_task(escape(_name(member)), total=total, completed=done)
+        self.bar = self.progress.add_task(escape(_name(member)), total=total, completed=run.taken)
         if not self.quiet:
             if self.runs:
                 self.out.print()
@@ -78,12 +107,12 @@ class TrainingView:
             for epoch in history[-1:]:
                 self.out.print(f"{_line(epoch, run)}  from the checkpoint", soft_wrap=True)
 
-    def step(self, member: Member, run: Run) -> None:
+    def step(self, member: Member, run: Shown) -> None:
         """One optimizer step is done."""
         if self.bar is not None:
-            self.progress.advance(self.bar)
+            self.progress.update(self.bar, completed=run.taken)
 
-    def epoch(self, member: Member, run: Run, epoch: Epoch) -> None:
+    def epoch(self, member: Member, run: Shown, epoch: Epoch) -> None:
         """One epoch is done: a line for people, a record for the log."""
         self._record(member, epoch)
         self._write_log()
@@ -91,11 +120,16 @@ class TrainingView:
             self.out.print(_line(epoch, run), soft_wrap=True)
 
     def _record(self, member: Member, epoch: Epoch) -> None:
-        self.lines.append(json.dumps({"wiring": member.label, "seed": member.seed, **epoch.as_json()}) + "\n")
+        record = json.dumps({"wiring": member.label, "seed": member.seed, **epoch.as_json()}) + "\n"
+        self.lines[member.label, member.seed, epoch.epoch] = record  # once: ranks that start again tell it again
 
     def _write_log(self) -> None:
         if self.log:
-            write_text(self.log, "".join(self.lines))
+            write_text(self.log, "".join(self.lines.values()))
+
+    def again(self, text: str) -> None:
+        """The processes of a run were started again."""
+        self.out.print(escape(text), style="yellow", soft_wrap=True)
 
     def summary(self, results: list[Result]) -> None:
         """The table of results, the first wiring beside the others."""
@@ -149,18 +183,18 @@ def _things(data: DataSet | OwnData | ImageFolder) -> str:
     return "samples" if isinstance(data, OwnData) else "images"
 
 
-def _cells(values: tuple[str, ...], run: Run) -> str:
+def _cells(values: tuple[str, ...], run: Shown) -> str:
     validates = run.valid is not None and len(run.valid[1]) > 0
     cells = zip(COLUMNS, values, strict=True)
     return "".join(value.rjust(wide) for (title, wide), value in cells if validates or title != "valid %")
 
 
-def _titles(run: Run) -> str:
+def _titles(run: Shown) -> str:
     """Errors are in percent; a loss has no unit."""
     return _cells(tuple(title if run.measure == "error" else title.removesuffix(" %") for title, _ in COLUMNS), run)
 
 
-def _line(e: Epoch, run: Run) -> str:
+def _line(e: Epoch, run: Shown) -> str:
     def shown(error: float | None) -> str:
         return "" if error is None else f"{error:.2f}" if run.measure == "error" else f"{error:.4g}"
 

@@ -6,16 +6,16 @@ the rank computes or waits, and stops with the process: how long ago it was last
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-#: folder in which ranks leave word for the process that started them, where that is this package
-FOLDER = "RECLRA_LAUNCH_DIR"
+from reclra_compile.distributed import word
+
 #: seconds between two beats, and after how many without one a rank counts as silent
 BEAT, SILENT = 1.0, 3.0
 #: (step, task, microbatch), counted from 0; no task before the first one
@@ -83,8 +83,6 @@ class Heartbeat:
     def __init__(self, store: Store, rank: int) -> None:
         self.rank, self.place = rank, (0, "", 0)
         self._store, self._own = store, store.clone()  # a client that waits for a key blocks whoever shares it
-        folder = os.environ.get(FOLDER)
-        self._file = Path(folder) / f"place.{rank}" if folder else None
         self._parent = os.getppid()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -119,12 +117,10 @@ class Heartbeat:
             if self.place != place:
                 place, since = self.place, now
             beat = str(Beat(place, since, now))
-            try:
-                if self._file is not None:
-                    _write(self._file, beat)
+            with contextlib.suppress(OSError):  # a full disk is for whoever saves to say
+                word.leave("place", self.rank, beat)
+            with contextlib.suppress(RuntimeError):  # without a store the next message to another rank says so
                 self._own.set(_key(self.rank), beat)
-            except (RuntimeError, OSError):
-                pass  # without a store the next collective says so; here it would hide the reason
             if _orphan(self._parent):
                 os._exit(2)
             if self._ended.wait(BEAT):
@@ -134,9 +130,3 @@ class Heartbeat:
 def _key(rank: int) -> str:
     return f"place/{rank}"
 
-
-def _write(file: Path, text: str) -> None:
-    """Not to the disk's surface, as for what is kept: the reader is there, and would rather not wait."""
-    temporary = file.with_suffix(f"{file.suffix}.new")
-    temporary.write_text(text)
-    os.replace(temporary, file)

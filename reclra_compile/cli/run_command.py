@@ -1,0 +1,212 @@
+"""`python -m reclra_compile.run PLAN MODEL`: train as one of the ranks that a launcher started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reclra_compile.cli.errors import print_faults
+from reclra_compile.cli.options import output_option, unreached_option
+from reclra_compile.cli.train_options import data_options, rank_timeout_option, run_options, settings_options
+from reclra_compile.errors import Fault, RankError, ReclraError
+
+if TYPE_CHECKING:
+    from reclra_compile.distributed.mesh import Mesh
+
+#: of train's options, those that a plan has answered
+ANSWERED: dict[str, Any] = {
+    "wiring": None, "compare": (), "granularity": None, "devices": None, "device_profile": None, "device_memory": None,
+    "microbatches": None, "staleness": None, "pins": (), "auto": False, "depth": None, "bottlenecks": None,
+    "synapse_memory": None, "groups": None,
+}  # fmt: skip
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TORCHRUN = "start it with `torchrun --nproc-per-node {n} -m reclra_compile.run {plan} {model} …`"
+
+
+class RankCommand(click.Command):
+    """A command whose usage errors are printed by one rank, as all of them get the same line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; ranks but the first print nothing on standard output."""
+        if int(os.environ.get("RANK", "0") or 0) == 0:
+            return super().main(*args, **kwargs)
+        try:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.ClickException as error:
+            sys.exit(error.exit_code)
+
+
+@click.command(cls=RankCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("plan")
+@click.argument("model")
+@data_options
+@output_option
+@unreached_option
+@settings_options
+@run_options
+@click.option("--threads", type=click.IntRange(min=1), metavar="N",
+              help="CPU threads of each process  [default: torch's; torchrun sets OMP_NUM_THREADS=1]")  # fmt: skip
+@click.option("--device", metavar="TYPE", help="cpu or cuda  [default: what PLAN's devices are]")
+@rank_timeout_option
+@click.option("--label", hidden=True)
+def run(**options: Any) -> None:
+    """Train MODEL with PLAN as one of the processes that a launcher starts.
+
+    PLAN is a file that `reclra-compile MODEL --devices P --out PLAN` wrote. It takes P processes, or R × P for R
+    replicas that see different samples; each holds the layers of one device.
+
+    \b
+    reclra-compile model.py --devices cpu:4 --microbatches 8 --out four.plan
+    torchrun --nproc-per-node 4 -m reclra_compile.run four.plan model.py --run-dir runs
+
+    On several hosts, here two with eight GPUs each, with the same files in the same places; on each host:
+
+    \b
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d \\
+        --rdzv-endpoint HOST1:29500 --rdzv-id JOB --max-restarts 3 \\
+        -m reclra_compile.run sixteen.plan model.py --run-dir SHARED/runs
+
+    Any launcher does that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Ranks that are started
+    again go on from the last checkpoint in --run-dir. Rank 0 prints; a mistake is printed once. Settings marked * are
+    PLAN's where they are not given.
+
+    On one host, `reclra-compile train MODEL --devices cpu:4` does all of this.
+
+    Exit status: 0; 2 for a mistake, or where a rank is lost.
+    """
+    from reclra_compile.distributed import report
+
+    rank = _rank()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank that waits in torch would not hear of Ctrl-C
+    if rank:
+        warnings.simplefilter("ignore")  # rank 0 has the same
+    place, show = Place(rank), partial(print_faults, as_json=options["as_json"])
+    try:
+        result = _run(options, place)
+    except ReclraError as error:
+        report.report(error, rank, place.name, place.store, show)
+        report.end(2)
+    except Exception as error:
+        text = traceback.format_exc()
+        report.report(place.cause(error), rank, place.name, place.store, show, text)
+        report.end(2)
+    if result is not None:
+        click.echo(result)
+
+
+class Place:
+    """What is known of this process among the others, as far as it has come."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.name = f"rank {rank}"
+        self.mesh: Mesh | None = None
+
+    @property
+    def store(self) -> Any:
+        """The mesh's store; None before there is one."""
+        return self.mesh.store if self.mesh else None
+
+    def cause(self, error: Exception) -> RankError:
+        """What an error that nothing foresaw means."""
+        from reclra_compile.distributed.report import unexpected
+
+        return unexpected(error)
+
+
+def _rank() -> int:
+    try:
+        return int(os.environ.get("RANK", "0"))
+    except ValueError:
+        return 0
+
+
+def _run(options: dict[str, Any], place: Place) -> str | None:
+    import torch
+
+    from reclra_compile.cli.plan_file import read_plan
+    from reclra_compile.distributed import word
+    from reclra_compile.distributed.devices import device_type
+    from reclra_compile.distributed.heartbeat import Heartbeat
+    from reclra_compile.distributed.mesh import connect
+    from reclra_compile.distributed.report import name_of
+
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    plan = read_plan(options["plan"])
+    _launched(options, len(plan.devices))
+    place.name = name_of(place.rank, plan)
+    mesh = connect(len(plan.devices), device_type(plan, options["device"]), options["rank_timeout"])
+    place.mesh = mesh
+    heartbeat = Heartbeat(mesh.store, mesh.rank)
+    heartbeat.start()
+    with _outer(place.rank, options["as_json"]):
+        result = _trained(options, mesh, heartbeat)
+    mesh.barrier()  # nobody leaves while another one still writes
+    heartbeat.stop()
+    mesh.close()
+    return result if word.folder() is None else None
+
+
+def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Any) -> str | None:
+    from dataclasses import replace
+
+    from reclra_compile.cli.rank_view import EventView, RankView
+    from reclra_compile.cli.train_setup import set_up
+    from reclra_compile.cli.training_view import TrainingView, results_json
+    from reclra_compile.distributed import word
+    from reclra_compile.distributed.handshake import agree, facts_of
+    from reclra_compile.train.loop import with_flags
+
+    setup = set_up({**ANSWERED, **options, "device": str(mesh.device), "again": word.attempt() > 0}, rank=True)
+    job, plan = replace(setup.job, mesh=mesh), next(iter(setup.plans.values()))
+    rest = {
+        "data": job.data.name, "training samples": job.data.count("train"), "test samples": job.data.count("test"),
+        **{name: options[name] for name in ("seed", "seeds", "init", "checkpoint_every", "validation", "preprocess",
+                                            "output", "unreached", "top5")},
+        "augment": job.augment, "resume": job.resume,
+    }  # fmt: skip
+    agree(mesh, facts_of(plan, setup.loaded, with_flags(plan.training, **job.flags), rest))
+    results = []
+    folder = word.folder()
+    if folder or mesh.rank:
+        events = EventView(word.Events(folder / word.EVENTS)) if folder and not mesh.rank else None
+        for member in setup.members:
+            job.run(member, RankView(heartbeat, events))
+        return None
+    with TrainingView(setup, options["as_json"], options["log"]) as view:
+        for member in setup.members:
+            results.append(job.run(member, RankView(heartbeat, view)))
+    if options["as_json"]:
+        return results_json(setup, results)
+    view.summary(results)
+    view.files({"log": options["log"], "checkpoints": options["run_dir"]})
+    return None
+
+
+def _launched(options: dict[str, Any], devices: int) -> None:
+    """Raise RankError (R101) where no launcher has said which rank this is."""
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        line = TORCHRUN.format(n=devices, plan=options["plan"], model=options["model"])
+        raise RankError(
+            Fault("R101", f"this process does not know which rank it is: {', '.join(missing)} is not set", fix=line)
+        )
+
+
+@contextlib.contextmanager
+def _outer(rank: int, as_json: bool) -> Iterator[None]:
+    """What the user's code prints: of rank 0 alone, and not between results that are JSON."""
+    with contextlib.redirect_stdout(sys.stderr if as_json and not rank else sys.stdout):
+        yield
+

@@ -1,0 +1,75 @@
+"""How a rank that fails says so: one message of all ranks, and the first cause rather than what it led to.
+
+Under the launcher of this package a rank leaves its faults in a file, and the launcher prints those of one rank. Under
+another launcher the ranks agree in the store which of them prints: the first one that fails, as the others only fail
+when it is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from reclra_compile.distributed import word
+from reclra_compile.distributed.word import SECONDARY, Said
+from reclra_compile.errors import Fault, RankError, ReclraError
+from reclra_compile.ir import Plan
+
+#: faults that name the ranks themselves
+NAMED = (*SECONDARY, "R111")
+#: seconds in which a launcher ends all ranks when rank 0 fails as they do, before they know each other
+PATIENCE = 2.0
+
+
+def name_of(rank: int, plan: Plan) -> str:
+    """A rank as people know it: "rank 3 (replica 1, stage 1, device 'cpu:1')"."""
+    replica, stage = divmod(rank, len(plan.devices))
+    copy = f"replica {replica}, " if replica else ""
+    return f"rank {rank} ({copy}stage {stage}, device '{plan.devices[stage].name}')"
+
+
+def report(
+    error: ReclraError, rank: int, name: str, store: Any, show: Callable[[ReclraError], None], traceback: str = ""
+) -> None:
+    """Say once for all ranks what went wrong on the rank that is called `name`; `store` is None without a mesh."""
+    faults = tuple(
+        f if f.code in NAMED or not name else replace(f, message=f"{name}: {f.message}") for f in error.faults
+    )
+    if word.folder():
+        word.leave("fault", rank, str(Said(rank, time.time(), faults, traceback)))
+    elif _prints(rank, store):
+        if traceback:
+            print(traceback, file=sys.stderr)
+        show(ReclraError(faults))
+
+
+def unexpected(error: BaseException) -> RankError:
+    """The fault (R112) of a rank that ended by an error which nothing foresaw."""
+    first = (str(error).splitlines() or [""])[0]
+    return RankError(
+        Fault("R112", f"ended by {type(error).__name__}{f': {first}' if first else ''}",
+              fix="the lines above say where; if they are not of your code, report them as a bug")
+    )  # fmt: skip
+
+
+def _prints(rank: int, store: Any) -> bool:
+    """Whether this rank is the one that prints."""
+    if store is None:
+        if rank:
+            time.sleep(PATIENCE)
+        return True
+    try:
+        return bool(store.compare_set("fault", "", str(rank)) == str(rank).encode())
+    except RuntimeError:  # the store went with the rank that kept it, which has printed
+        return False
+
+
+def end(status: int) -> None:
+    """End this process now; connections and threads that wait for other ranks would keep it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
