@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from reclra_compile.distributed.wire import ProcessWire, Wire
+from reclra_compile.distributed.wire import ProcessWire, Wire, reason
 from reclra_compile.errors import Fault, RankError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -58,7 +60,8 @@ class Mesh:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         sums = torch.tensor(list(values), dtype=dtype, device=self._home)
         if len(sums):
-            dist.all_reduce(sums)
+            with self.together():
+                dist.all_reduce(sums)
         return [float(v) for v in sums.tolist()]
 
     def gather(self, text: str) -> list[str]:
@@ -99,6 +102,23 @@ class Mesh:
         if dist.is_initialized():
             dist.destroy_process_group()
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, a collective operation that fails is a RankError: R004 where it took too long, R005 elsewhere."""
+        started = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            if time.monotonic() - started >= 0.9 * self.timeout:
+                raise RankError(
+                    Fault("R004", f"rank {self.rank} waited {self.timeout:g} s for all ranks to come together",
+                          fix="see where the others are; if steps really take so long, give a longer --rank-timeout")
+                ) from error  # fmt: skip
+            raise RankError(
+                Fault("R005", f"rank {self.rank} lost another rank while all come together: {reason(error)}",
+                      fix="see what the other ranks say")
+            ) from error  # fmt: skip
+
     @property
     def _home(self) -> torch.device:
         """Where collectives want their tensors."""
@@ -106,38 +126,33 @@ class Mesh:
 
     def _collected(self, mine: torch.Tensor) -> list[torch.Tensor]:
         rows = [torch.empty_like(mine) for _ in range(self.count)]
-        dist.all_gather(rows, mine)
+        with self.together():
+            dist.all_gather(rows, mine)
         return rows
 
 
 def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
     """The mesh of the ranks that a launcher started, for a plan of `stages` devices.
 
-    `device` is a type: each rank takes the device of its number on its host. Raises RankError: R001 without a
-    launcher, R002 where the ranks are no multiple of the stages, R003 where torch has no transport for the device,
-    R007 where the ranks do not find each other.
+    `device` is a type: each rank takes the device of its number on its host. A process group that is there already is
+    used. Raises RankError: R001 without a launcher, R002 where the ranks are no multiple of the stages, R003 where
+    torch has no transport for the device, R007 where the ranks do not find each other.
     """
+    there = dist.is_available() and dist.is_initialized()
     missing = [name for name in VARIABLES if name not in os.environ]
-    if missing:
+    if missing and not there:
         raise RankError(Fault("R001", f"this process has no place among others: {', '.join(missing)} is not set",
                               fix=LAUNCH))  # fmt: skip
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank = dist.get_rank() if there else int(os.environ["RANK"])
+    world = dist.get_world_size() if there else int(os.environ["WORLD_SIZE"])
     if world % stages:
         raise RankError(
             Fault("R002", f"the plan is for {stages} devices, which {world} processes cannot share out",
                   fix=f"start {stages} processes, or a multiple of it for replicas")
-        )
-    here = _device(device)
-    backend = _backend(here)
-    limit = timedelta(seconds=timeout)
-    try:
-        dist.init_process_group(backend, timeout=limit, device_id=here if backend == "nccl" else None)
-    except (RuntimeError, ValueError) as error:  # DistNetworkError and DistStoreError among them
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise RankError(
-            Fault("R007", f"the ranks do not find each other at {address}: {_first_line(error)}",
-                  fix="give a free port, with --master-port or --rdzv-endpoint, and an address that all hosts reach")
-        ) from error
+        )  # fmt: skip
+    here, limit = _device(device, rank), timedelta(seconds=timeout)
+    if not there:
+        _init(_backend(here), here, limit)
     replicas = world // stages
     across = None
     if replicas > 1:  # every rank makes all groups, in the same order
@@ -147,12 +162,23 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
     return Mesh(rank, stages, replicas, here, timeout, store, across)
 
 
-def _device(kind: str) -> torch.device:
+def _init(backend: str, device: torch.device, limit: timedelta) -> None:
+    try:
+        dist.init_process_group(backend, timeout=limit, device_id=device if backend == "nccl" else None)
+    except (RuntimeError, ValueError) as error:  # DistNetworkError and DistStoreError among them
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RankError(
+            Fault("R007", f"the ranks do not find each other at {address}: {reason(error)}",
+                  fix="give a free port, with --master-port or --rdzv-endpoint, and an address that all hosts reach")
+        ) from error
+
+
+def _device(kind: str, rank: int) -> torch.device:
     """The device of this process; raises RankError (R003) where the host has fewer than processes."""
     named = torch.device(kind)
     if named.type != "cuda":
         return torch.device(named.type)
-    local, there = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
+    local, there = int(os.environ.get("LOCAL_RANK", rank)), torch.cuda.device_count()
     if local >= there:
         raise RankError(Fault("R003", f"process {local} of this host has no GPU: there are {there}",
                               fix="start as many processes on a host as it has GPUs, or use --device cpu"))  # fmt: skip
@@ -168,6 +194,3 @@ def _backend(device: torch.device) -> str:
                               fix="install a torch that has it, or train with --one-process"))  # fmt: skip
     return backend
 
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +29,10 @@ class Network(Peers, Protocol):
 
     device: torch.device
     across: Any
+
+    def together(self) -> AbstractContextManager[None]:
+        """Inside, a collective operation that fails is a RankError (R004, R005)."""
+        ...
 
     def wires(self, pairs: Iterable[tuple[int, int]]) -> tuple[dict[int, Wire], dict[int, Wire]]:
         """For pairs (from, to) of stages, the wires that leave this stage and those that arrive, by the other stage."""
@@ -162,7 +167,8 @@ class RankProgram(Program):
         for out in self._out.values():
             self._finished(out)
         if averaging is not None:
-            averaging.finish()
+            with self.peers.together():
+                averaging.finish()
         self.steps_done += 1
         return loss
 
@@ -239,9 +245,11 @@ class RankProgram(Program):
             self._follow(live, self._forward_lane)
             for out in self._out.values():
                 self._finished(out)
-        output = self._linked.slot(self.plan.tasks[self._after_loss - 1].reads[0])
-        found = [slots[output] for slots in live if slots[output] is not None]
-        return torch.cat(found) if found else None
+        loss = self.plan.tasks[self._after_loss - 1]
+        if loss.device != self.peers.stage:
+            return None
+        output = self._linked.slot.on(loss.device, loss.reads[0])
+        return torch.cat([slots[output] for slots in live])
 
     def named_state(self) -> dict[str, Tensor]:
         """The model's parameters and buffers that are held here, by their names in its state_dict."""
@@ -255,7 +263,8 @@ class RankProgram(Program):
         """Let replicas have the same buffers: the mean of numbers, those of replica 0 where they are counts."""
         if self.peers.replicas > 1:
             buffers = dict(self.model.named_buffers())
-            averaged_buffers([b for name, b in buffers.items() if name in self.held], self.peers, self.peers.across)
+            with self.peers.together():
+                averaged_buffers([b for name, b in buffers.items() if name in self.held], self.peers, self.peers.across)
 
     def clip(self, max_norm: float) -> None:
         """Scale all gradients so that their norm, over all ranks, is at most `max_norm`. Every rank calls it."""

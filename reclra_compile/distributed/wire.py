@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -71,7 +72,7 @@ class ProcessWire:
         try:
             return start(tensor, self._peer, group=self._group)
         except RuntimeError as error:
-            raise WireError(False, _reason(error)) from error
+            raise WireError(False, reason(error)) from error
 
 
 class _Work:
@@ -87,15 +88,15 @@ class _Work:
             self._work.wait(timedelta(seconds=self._timeout))
         except RuntimeError as error:
             late = time.monotonic() - started >= 0.9 * self._timeout
-            raise WireError(late, _reason(error)) from error
+            raise WireError(late, reason(error)) from error
         if self._after is not None:
             self._after()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The first sentence of a transport's message, without its source file."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line.rpartition("] ")[2] or line
+    return re.sub(r"^\[[^]]*\] ?", "", line).split(". ")[0] or line
 
 
 def fused(tensors: Sequence[Tensor]) -> list[Tensor]:

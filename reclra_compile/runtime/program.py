@@ -64,7 +64,7 @@ class Program:
         self._after_loss = 1 + next(k for k, task in enumerate(plan.tasks) if task.kind == "L")
         self._own_streams = any(draws(task, linked) for task in plan.tasks)
         self._delayed = Delayed(self) if plan.schedule.staleness else None
-        self._discrepancy: dict[str, Tensor] = {}
+        self._discrepancy: dict[str, Tensor] | None = None
         self._unchecked = True  # whether the loss of a batch is made of those of its microbatches
         self._fewest = fewest_samples(m for modules in linked.modules.values() for m in modules)
 
@@ -228,10 +228,10 @@ class Program:
     @property
     def discrepancy(self) -> Discrepancy:
         """D(Θ) of the last step; raises TrainingError (T004) before the first."""
-        if not self._discrepancy:
+        if self._discrepancy is None:
             raise TrainingError(Fault("T004", "no step has been taken yet, so there is no discrepancy"))
-        order = [name for wave in self.plan.waves for name in wave if name in self._discrepancy]
-        terms = {name: float(self._discrepancy[name]) for name in order}
+        found = self._discrepancy
+        terms = {name: float(found[name]) for wave in self.plan.waves for name in wave if name in found}
         return Discrepancy(sum(terms.values()), terms)
 
     @property
