@@ -233,7 +233,7 @@ def test_a_constructor_that_leaves_memory_unset_is_found_out() -> None:
             self.b.sum().item()  # there is no value to read
 
     model, record = on_meta(Half)
-    with pytest.raises(RankError, match=r"'w' \(Half\), 'flags' \(Half\); reset_parameters\(\) of Half fails"):
+    with pytest.raises(RankError, match=r"'w' \(Half\), 'flags' \(Half\); Half.reset_parameters fails"):
         initialise([model], ["w", "flags", "b"], 0, CPU, record=record)
 
 

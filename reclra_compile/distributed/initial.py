@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reclra_compile.distributed.recording import Recording, attributes, random_state_kept, stream, tensors
 from reclra_compile.errors import Fault, RankError
+from reclra_compile.frontend.user_code import summary
 
 #: what modules call the method that draws their parameters
 _RESETS = ("reset_parameters", "_reset_parameters")
@@ -62,7 +63,7 @@ def initialise(
         elif any(old is t for root in roots[1:] for t in root.buffers()):
             missing.append(f"'{label}' (a constant of forward())")
     if missing:
-        failed = "".join(f"; reset_parameters() of {why}" for why in sources.failed)
+        failed = "".join(f"; {why}" for why in sources.failed)
         raise RankError(
             Fault("R010", f"nothing says how these get their initial values: {', '.join(missing)}{failed}",
                   fix="define reset_parameters() on the module that has them, or use --init build")
@@ -91,7 +92,7 @@ class _Sources:
         if record is not None:
             record.bind(model)
         if any(_drawer(m, record) for m in model.modules()):
-            self._records.append(self._drawn(lambda twin: _draw_by_owners(twin, record)))
+            self._records.append(self._drawn(lambda twin: self._draw_by_owners(twin, record)))
         if record is not None:
             self._records.append(record)
         self._reset: Recording | None = None
@@ -117,23 +118,25 @@ class _Sources:
     def _reset_all(self, twin: nn.Module) -> None:
         """Children first, as constructors do: a module may draw its children's parameters anew."""
         for path, module in _inside_out(twin):
-            method = next((getattr(module, n) for n in _RESETS if callable(getattr(module, n, None))), None)
-            if method is not None:
-                torch.default_generator.manual_seed(stream(0, path))
-                try:
-                    method()
-                except Exception as error:
-                    self.failed.append(f"{type(module).__name__} fails on the meta device ({error})")
+            name = next((n for n in _RESETS if callable(getattr(module, n, None))), None)
+            if name is not None:
+                self._try(path, f"{type(module).__name__}.{name}", getattr(module, name))
 
+    def _draw_by_owners(self, twin: nn.Module, record: Recording | None) -> None:
+        """Each module by the innermost one around it that knows how to draw its parts."""
+        owners: dict[str, Any] = {path: m for path, m in twin.named_modules() if _drawer(m, record)}
+        for path, module in _inside_out(twin):
+            around = [path, *(path[:k] for k in range(len(path) - 1, -1, -1) if path[k] == "."), ""]
+            owner = next((owners[p] for p in around if p in owners), None)
+            if owner is not None:
+                self._try(path, f"{type(owner).__name__}._init_weights", owner._init_weights, module)
 
-def _draw_by_owners(twin: nn.Module, record: Recording | None) -> None:
-    owners = {path: m for path, m in twin.named_modules() if _drawer(m, record)}
-    for path, module in _inside_out(twin):
-        around = [path, *(path[:k] for k in range(len(path) - 1, -1, -1) if path[k] == "."), ""]
-        owner: Any = next((owners[p] for p in around if p in owners), None)
-        if owner is not None:
-            torch.default_generator.manual_seed(stream(0, path))
-            owner._init_weights(module)
+    def _try(self, path: str, name: str, method: Callable[..., object], *args: nn.Module) -> None:
+        torch.default_generator.manual_seed(stream(0, path))  # for what is drawn on the CPU although all is on meta
+        try:
+            method(*args)
+        except Exception as error:
+            self.failed.append(f"{name} fails on the meta device ({summary(error)})")
 
 
 def _drawer(module: nn.Module, record: Recording | None) -> bool:

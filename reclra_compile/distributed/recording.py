@@ -110,7 +110,7 @@ class Recording:
         name = call._schema.name.partition("::")[2]
         if not (made or changed) or (made and name in _UNSET):
             return
-        overwrites = bool(made) or (name in _OVERWRITE and all(_covers(t) for t in changed))
+        overwrites = bool(made) or (name in _OVERWRITE and all(covers(t) for t in changed))
         self._keep(
             Step(
                 call,
@@ -126,7 +126,7 @@ class Recording:
 
     def add_call(self, call: Any, arguments: dict[str, Any]) -> None:
         """Keep a function of `torch.nn.init` as a whole: it draws all of its argument `tensor` anew."""
-        view, whole = self._view(arguments["tensor"]), _covers(arguments["tensor"])
+        view, whole = self._view(arguments["tensor"]), covers(arguments["tensor"])
         arguments = tree_map(self._reference, arguments)
         own = frozenset({view.storage})
         self._keep(Step(call, (), arguments, (None,), own, own, whole, True))
@@ -217,7 +217,8 @@ class Recording:
                 for v, made in zip(step.results, tree_iter(result), strict=True):
                     if v is not None:
                         real(v).copy_(made)
-            return real(view).clone()
+            value = real(view)
+            return value if covers(value) else value.clone()
 
 
 def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -246,6 +247,6 @@ def random_state_kept() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _covers(t: Tensor) -> bool:
+def covers(t: Tensor) -> bool:
     """True where a tensor is all of its storage."""
     return t.numel() * t.element_size() == t.untyped_storage().nbytes()
