@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import math
 from collections.abc import Callable
@@ -211,7 +212,7 @@ def test_what_nothing_sets_is_listed_and_nothing_is_replaced() -> None:
     with pytest.raises(RankError) as caught:
         initialise([model], [n for n, _ in tensors(model)], 0, CPU)
     (fault,) = caught.value.faults
-    assert fault.code == "R010" and "--init build" in fault.fix
+    assert fault.code == "R113" and "--init build" in fault.fix
     assert all(f"'{n}' (Hand)" in fault.message for n in ("scale", "cls", "mask", "angles", "positions"))
     assert "inner" not in fault.message and all(t.is_meta for _, t in tensors(model))
     initialise([model], ["inner.weight", "cls"], 0, CPU, known={"cls": torch.ones(1, 1, 6)})
@@ -266,6 +267,40 @@ def test_a_models_own_generators_and_noise_masks(recorded: bool) -> None:
     again = copy.deepcopy(built)
     again.reset_parameters()
     assert torch.equal(again.weight, built.weight) and torch.equal(again.noise, built.noise)
+
+
+def noisy() -> nn.Module:
+    """Two layers with generators of one seed, and draws from one generator after another."""
+    model = nn.Sequential(*(PerturbativeConv2d(2, 2, 5, seed=3) for _ in range(2)))
+    model.register_buffer("sparse", nn.init.sparse_(torch.empty(6, 6), 0.5))
+    return model
+
+
+@pytest.mark.parametrize("build", [Hand, Zoo, noisy])
+def test_a_record_carried_out_from_one_stream_is_the_constructor_bit_by_bit(build: Callable[[], nn.Module]) -> None:
+    model, record = on_meta(build)
+    assert record is not None
+    record.bind(model)
+    record._steps = [dataclasses.replace(step, random=False) for step in record._steps]  # no stream of its own
+    torch.manual_seed(7)
+    built = build()
+    for name, t in tensors(built):
+        torch.manual_seed(7)
+        value = record._replayed(record._bound[name], list(range(len(record._steps))), 0, 0)
+        assert torch.equal(value, t.detach()), name
+
+
+def test_a_generator_that_draws_twice_draws_anew() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            generator = torch.Generator().manual_seed(1)
+            self.a, self.b = nn.Parameter(torch.empty(9)), nn.Parameter(torch.empty(9))
+            nn.init.normal_(self.a, generator=generator)
+            nn.init.normal_(self.b, generator=generator)
+
+    model = drawn(Twice)
+    assert torch.equal(model.a, Twice().a) and not torch.equal(model.a, model.b)
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

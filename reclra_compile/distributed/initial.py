@@ -36,7 +36,7 @@ def initialise(
     They are replaced in all `roots`, which are trees that hold the same tensors; ties stay ties. A value is, in this
     order: that in `known`; what `_init_weights` of a model of transformers draws; what the constructor did, where
     `record` watched it; what `reset_parameters` draws. Draws depend on `seed` and names alone; torch's random state
-    stays as it is. Raises RankError (R010) that lists what nothing sets; then nothing is replaced.
+    stays as it is. Raises RankError (R113) that lists what nothing sets; then nothing is replaced.
     """
     model, known = roots[0], known or {}
     aliases = _aliases(model, names)
@@ -65,7 +65,7 @@ def initialise(
     if missing:
         failed = "".join(f"; {why}" for why in sources.failed)
         raise RankError(
-            Fault("R010", f"nothing says how these get their initial values: {', '.join(missing)}{failed}",
+            Fault("R113", f"nothing says how these get their initial values: {', '.join(missing)}{failed}",
                   fix="define reset_parameters() on the module that has them, or use --init build")
         )  # fmt: skip
     _replace(roots, made)

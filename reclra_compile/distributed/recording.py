@@ -83,7 +83,8 @@ class Recording:
         self._kept: dict[int, Any] = {}  # storages, so that their numbers are not given again
         self._bound: dict[str, View] = {}
         self._streams: dict[int, str] = {}
-        self._states: dict[bytes, int] = {}
+        self._generators: dict[int, torch.Generator] = {}  # so that no other gets the same id
+        self._states: dict[tuple[int, bytes], int] = {}
         self._modes = contextlib.ExitStack()
 
     def __enter__(self) -> Recording:
@@ -147,7 +148,8 @@ class Recording:
             return self._view(value) if value.is_meta else value.detach().clone()
         if isinstance(value, torch.Generator):
             state = value.get_state()
-            seen = bytes(state.numpy().tobytes())
+            self._generators[id(value)] = value
+            seen = id(value), bytes(state.numpy().tobytes())
             self._states[seen] = count = self._states.get(seen, -1) + 1
             return Draws(state, count)
         return _CPU if isinstance(value, torch.device) else value
