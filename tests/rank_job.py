@@ -32,32 +32,36 @@ SIZES = (12, 24, 20, 16, 5)
 def build_model():
     layers = []
     for k, (a, b) in enumerate(zip(SIZES, SIZES[1:])):
-        layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.Tanh(), nn.Dropout(0.2)] if b != 5 else [nn.Linear(a, b)]
-    return nn.Sequential(*layers)
+        # without biases before the norms: their gradients are nothing but rounding, which AdamW makes large
+        normed = nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.Tanh(), nn.Dropout(0.2)
+        layers += normed if b != 5 else [nn.Linear(a, b)]
+    return nn.Sequential(*layers).double()  # so that other orders of sums show less than other sums
 
 
 def data():
     draw = torch.Generator().manual_seed(7)
-    x = torch.randn(88, 12, generator=draw)
+    x = torch.randn(88, 12, generator=draw, dtype=torch.float64)
     y = (x[:, :5] + 0.3 * torch.randn(88, 5, generator=draw)).argmax(1)
     return {"train": (x[:64], y[:64]), "test": (x[64:], y[64:])}
 
 
-example_inputs = torch.zeros(16, 12)
+example_inputs = torch.zeros(16, 12, dtype=torch.float64)
 """
 SETTINGS = {"epochs": 3, "batch_size": 16, "lr": 0.02, "optimizer": "adamw", "clip": 1.0}
 
 
 class Silent:
-    """A watcher that waits after each step, and may end the job after one."""
+    """A watcher that waits after each step, and may end the job after one, or break weights by its first."""
 
-    def __init__(self, wait: float = 0.0, stop: int = 0) -> None:
-        self.wait, self.stop = wait, stop
+    def __init__(self, wait: float = 0.0, stop: int = 0, poison: bool = False) -> None:
+        self.wait, self.stop, self.poison = wait, stop, poison
         self.run: Run | None = None
 
     def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
         """Keep the run."""
         self.run = run
+        for kept in run.optimizer.state.values() if self.poison else ():
+            kept["exp_avg"].fill_(float("inf"))
 
     def step(self, member: Member, run: Run) -> None:
         """Wait, or end."""
@@ -84,13 +88,13 @@ def plan_of(model: Path, devices: int, microbatches: int = 2, wiring: Any = "dep
 
 def train(
     model: Path, plan: Plan, folder: Path, mesh: Any = None, resume: bool = False, every: int = 0, stop: int = 0,
-    wait: float = 0.0, init: str = "build", **settings: Any,
+    wait: float = 0.0, init: str = "build", poison: bool = False, **settings: Any,
 ) -> tuple[Result, Run]:  # fmt: skip
     """Train the model with a plan, alone or as a rank of a mesh."""
     data = brought_data(load_model(str(model)))
     assert data is not None
     job = Job(str(model), data, {**SETTINGS, **settings}, resume, mesh=mesh, init=init, checkpoint_every=every)
-    watcher = Silent(wait, stop)
+    watcher = Silent(wait, stop, poison)
     result = job.run(Member("run", None, plan, 0, folder), watcher)
     assert watcher.run is not None
     return result, watcher.run

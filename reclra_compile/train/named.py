@@ -67,11 +67,15 @@ def random_states(run: Run) -> dict[str, Tensor]:
 def restore(run: Run, source: Source) -> None:
     """Put what a checkpoint holds into a run: whatever this process holds of it."""
     program = run.program
-    alone = program.peers.count == 1
-    model = {name: source.take(f"model/{name}") for name in program.named_state()}
-    if alone:  # names that are too many are a mistake as well
-        model |= {n[6:]: source.take(n) for n in source.names if n.startswith("model/") and n[6:] not in model}
-    program.model.load_state_dict(model, strict=alone)
+    if program.peers.count == 1:
+        _restore_whole(program.model, source)
+    else:
+        for name, x in program.named_state().items():
+            value = source.take(f"model/{name}")
+            if value.shape != x.shape:
+                raise ValueError(f"size mismatch for {name}: {tuple(value.shape)}, not {tuple(x.shape)}")
+            with torch.no_grad():
+                x.copy_(value)
     state: dict[str, Any] = {
         "fingerprint": program.plan.fingerprint,
         "synapses": {name: source.take(f"synapses/{name}") for name in program.synapses.state_dict()},
@@ -82,6 +86,15 @@ def restore(run: Run, source: Source) -> None:
     program.load_state_dict(state)
     _restore_optimizer(run, source)
     _restore_random(run, source)
+
+
+def _restore_whole(model: nn.Module, source: Source) -> None:
+    """As the model itself wants it: whatever its modules keep, and nothing else, has to be there."""
+    state = model.state_dict()
+    there = [name[6:] for name in source.names if name.startswith("model/")]
+    for name in (*state, *there):
+        state[name] = source.take(f"model/{name}")
+    model.load_state_dict(state)
 
 
 def _restore_optimizer(run: Run, source: Source) -> None:
