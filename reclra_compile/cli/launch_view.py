@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+
 from reclra_compile.cli.train_setup import SETTINGS, Setup
 from reclra_compile.cli.training_view import TrainingView
 from reclra_compile.distributed import word
@@ -81,15 +83,27 @@ class Told:
 
 
 def processes(plan: Plan, options: dict[str, Any]) -> int:
-    """How many processes run a plan; 1 is this one."""
-    return 1 if options["one_process"] else len(plan.devices) * options["replicas"]
+    """How many processes are started to run a plan; 0 where this one does."""
+    if options["one_process"]:
+        return 0
+    count = len(plan.devices) * int(options["replicas"])
+    return count if count > 1 or options["init"] == "regions" else 0
 
 
 def check_launch(setup: Setup, options: dict[str, Any]) -> None:
     """Raise RankError (R103) where this host has not the devices for all the processes of a plan."""
     for plan in setup.plans.values():
-        if processes(plan, options) > 1:
-            check_devices(device_type(plan, options["device"]), processes(plan, options))
+        check_devices(device_type(plan, options["device"]), processes(plan, options))
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise UsageError for options that exclude each other."""
+    if not options["one_process"]:
+        return
+    if options["replicas"] > 1:
+        raise click.UsageError("--replicas are processes: leave --one-process out")
+    if options["init"] == "regions":
+        raise click.UsageError("--init regions is for processes with a device each: leave --one-process out")
 
 
 def launched(setup: Setup, member: Member, options: dict[str, Any], view: TrainingView) -> Result:

@@ -20,6 +20,7 @@ from reclra_compile.cli.train_options import data_options, rank_timeout_option, 
 from reclra_compile.errors import Fault, RankError, ReclraError
 
 if TYPE_CHECKING:
+    from reclra_compile.distributed.heartbeat import Heartbeat
     from reclra_compile.distributed.mesh import Mesh
 
 #: of train's options, those that a plan has answered
@@ -94,11 +95,13 @@ def run(**options: Any) -> None:
     try:
         result = _run(options, place)
     except ReclraError as error:
+        if place.mesh is not None and place.heartbeat is not None:
+            error = report.located(error, place.heartbeat.seen, rank, place.mesh.count)
         report.report(error, rank, place.name, place.store, show)
         report.end(2)
     except Exception as error:
         text = traceback.format_exc()
-        report.report(place.cause(error), rank, place.name, place.store, show, text)
+        report.report(report.unexpected(error), rank, place.name, place.store, show, text)
         report.end(2)
     if result is not None:
         click.echo(result)
@@ -111,17 +114,12 @@ class Place:
         self.rank = rank
         self.name = f"rank {rank}"
         self.mesh: Mesh | None = None
+        self.heartbeat: Heartbeat | None = None
 
     @property
     def store(self) -> Any:
         """The mesh's store; None before there is one."""
         return self.mesh.store if self.mesh else None
-
-    def cause(self, error: Exception) -> RankError:
-        """What an error that nothing foresaw means."""
-        from reclra_compile.distributed.report import unexpected
-
-        return unexpected(error)
 
 
 def _rank() -> int:
@@ -148,7 +146,7 @@ def _run(options: dict[str, Any], place: Place) -> str | None:
     place.name = name_of(place.rank, plan)
     mesh = connect(len(plan.devices), device_type(plan, options["device"]), options["rank_timeout"])
     place.mesh = mesh
-    heartbeat = Heartbeat(mesh.store, mesh.rank)
+    heartbeat = place.heartbeat = Heartbeat(mesh.store, mesh.rank)
     heartbeat.start()
     with _outer(place.rank, options["as_json"]):
         result = _trained(options, mesh, heartbeat)
@@ -158,7 +156,7 @@ def _run(options: dict[str, Any], place: Place) -> str | None:
     return result if word.folder() is None else None
 
 
-def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Any) -> str | None:
+def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat) -> str | None:
     from dataclasses import replace
 
     from reclra_compile.cli.rank_view import EventView, RankView
@@ -200,7 +198,8 @@ def _launched(options: dict[str, Any], devices: int) -> None:
     if missing:
         line = TORCHRUN.format(n=devices, plan=options["plan"], model=options["model"])
         raise RankError(
-            Fault("R101", f"this process does not know which rank it is: {', '.join(missing)} is not set", fix=line)
+            Fault("R101", f"this process does not know which rank it is: {', '.join(missing)} "
+                  f"{'is' if len(missing) == 1 else 'are'} not set", fix=line)
         )
 
 

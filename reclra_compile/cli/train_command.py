@@ -71,7 +71,7 @@ def train(**options: Any) -> str | None:
 def _train(options: dict[str, Any]) -> str | None:
     import torch
 
-    from reclra_compile.cli.launch_view import check_launch, launched, processes
+    from reclra_compile.cli.launch_view import check_launch, check_options, launched, processes
     from reclra_compile.cli.train_setup import set_up
     from reclra_compile.cli.training_view import TrainingView, results_json
     from reclra_compile.errors import DataError, RankError, TrainingError
@@ -80,6 +80,7 @@ def _train(options: dict[str, Any]) -> str | None:
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])
+    check_options(options)
     setup = set_up(options)
     check_launch(setup, options)
     if options["graph"]:
@@ -89,7 +90,7 @@ def _train(options: dict[str, Any]) -> str | None:
     try:
         with view:
             for member in setup.members:
-                if processes(setup.plans[member.label], options) > 1:
+                if processes(setup.plans[member.label], options):
                     results.append(launched(setup, member, options, view))
                 else:
                     results.append(setup.job.run(member, view))

@@ -75,7 +75,9 @@ def set_up(options: dict[str, Any], rank: bool = False) -> Setup:
         members = _members(options, _first(options))
     of_model = Faults()
     with of_model.collected():  # before the wirings: the file may register rules that they name
-        loaded = load_model(options["model"])
+        # no process holds the whole model where each draws its own part
+        meta = torch.device("meta") if options["init"] == "regions" else None
+        loaded = load_model(options["model"], building=meta)
     for wiring in dict.fromkeys(m.wiring for m in members if isinstance(m.wiring, str)):
         with faults.collected():
             load_wiring(wiring)

@@ -7,6 +7,8 @@ when it is gone.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 import time
@@ -19,8 +21,14 @@ from reclra_compile.distributed.word import SECONDARY, Said
 from reclra_compile.errors import Fault, RankError, ReclraError
 from reclra_compile.ir import Plan
 
-#: faults that name the ranks themselves
-NAMED = (*SECONDARY, "R111")
+#: faults that name the ranks themselves, or are of all
+NAMED = (*SECONDARY, "R101", "R102", "R111")
+#: where the elastic launcher reads what a process ended of
+ELASTIC = "TORCHELASTIC_ERROR_FILE"
+#: how a fault ends that says for no rank in particular what it waited for
+TOGETHER = "to come together"
+#: ranks that a message names
+MANY = 4
 #: seconds in which a launcher ends all ranks when rank 0 fails as they do, before they know each other
 PATIENCE = 2.0
 
@@ -41,10 +49,22 @@ def report(
     )
     if word.folder():
         word.leave("fault", rank, str(Said(rank, time.time(), faults, traceback)))
-    elif _prints(rank, store):
+        return
+    _tell_elastic("\n".join(str(f) for f in faults))
+    if _prints(rank, store):
         if traceback:
             print(traceback, file=sys.stderr)
         show(ReclraError(faults))
+
+
+def located(error: ReclraError, seen: Callable[[int], str], rank: int, count: int) -> ReclraError:
+    """The error with where the others are, where a rank waited in vain for all of them."""
+    if not any(f.code == "R104" and f.message.endswith(TOGETHER) for f in error.faults):
+        return error
+    others = [seen(r) for r in range(count) if r != rank]
+    silent = [text for text in others if "last heard" in text or "never" in text] or others
+    shown = "; ".join(silent[:MANY]) + (f"; and {len(silent) - MANY} more" if len(silent) > MANY else "")
+    return ReclraError(replace(f, message=f"{f.message}; {shown}") for f in error.faults)
 
 
 def unexpected(error: BaseException) -> RankError:
@@ -54,6 +74,16 @@ def unexpected(error: BaseException) -> RankError:
         Fault("R112", f"ended by {type(error).__name__}{f': {first}' if first else ''}",
               fix="the lines above say where; if they are not of your code, report them as a bug")
     )  # fmt: skip
+
+
+def _tell_elastic(text: str) -> None:
+    """Let torch's elastic launcher show the faults in its own report, where it is what started this process."""
+    file = os.environ.get(ELASTIC)
+    if not file:
+        return
+    told = {"message": text, "extraInfo": {"py_callstack": text, "timestamp": str(int(time.time()))}}
+    with contextlib.suppress(OSError), open(file, "w", encoding="utf-8") as stream:
+        json.dump({"message": told}, stream)
 
 
 def _prints(rank: int, store: Any) -> bool:

@@ -42,14 +42,22 @@ def measure_on(
         axis = classes_axis(result, y, loss_fn)
         if axis is not None and isinstance(data, OwnData):  # the labels of a data set are checked where it is read
             _check_labels(data.parts[part][1], result.shape[axis], part, loaded.where.file)
-        _try_loss(loaded, loss_fn, result, y, part)
+        if not _on_meta(loaded):  # a loss has values of its own
+            _try_loss(loaded, loss_fn, result, y, part)
         found.append(axis)
     return "loss" if None in found else "error"
+
+
+def _on_meta(loaded: Loaded) -> bool:
+    """Whether the model has shapes but no values, as where ranks draw their own."""
+    return any(p.is_meta for p in loaded.model.parameters())
 
 
 def _output(
     loaded: Loaded, example: Example, inputs: tuple[Tensor, ...], output: str | int | None
 ) -> Tensor:
+    if _on_meta(loaded):
+        inputs = tuple(x.to("meta") for x in inputs)
     twin = shared_copy(loaded.model).eval()
     args, named = example.placed(inputs)
     try:
