@@ -40,9 +40,16 @@ def keep(folder: Path, run: Run, history: list[Epoch], facts: Facts) -> None:
         sharded.remove_all(folder / FOLDER)
     else:
         sharded.save(folder / FOLDER, run, _head(run, history, facts))
-        if run.program.peers.rank == 0:
-            (folder / FILE).unlink(missing_ok=True)
+    if run.program.peers.rank == 0:
+        _tidy(folder, () if isinstance(run.program.peers, Alone) else (FILE,))
     run.kept = _in_words(run)
+
+
+def _tidy(folder: Path, old: tuple[str, ...]) -> None:
+    """Remove `old` files, and what is left of files that were being written when a process was killed."""
+    unfinished = (p.name for name in (FILE, "log.jsonl", "plan.txt") for p in folder.glob(f".{name}.*"))
+    for name in (*old, *unfinished):
+        (folder / name).unlink(missing_ok=True)
 
 
 def save(path: str | os.PathLike[str], run: Run, history: list[Epoch], facts: Facts) -> None:
