@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,9 +17,10 @@ from reclra_compile.arrange import arrange
 from reclra_compile.auto.design import Designed, Model, design
 from reclra_compile.auto.settings import asked_of
 from reclra_compile.cost.lookup import priced
+from reclra_compile.distributed.network import Network
 from reclra_compile.distributed.place import place
-from reclra_compile.distributed.program import Network
 from reclra_compile.distributed.recording import Recording
+from reclra_compile.distributed.threads import ThreadedProgram
 from reclra_compile.errors import Fault, PlanError, WiringError
 from reclra_compile.frontend.cut import Cut, Ground, joined, survey
 from reclra_compile.frontend.measure import measure, value_names
@@ -85,19 +87,60 @@ def compile(
     WiringError, PlacementError, PlanError or RankError.
     """
     machine = _machine(devices, microbatches, staleness, placement)
-    if plan is not None and (wiring is not None or granularity is not None or machine.asked):
-        raise PlanError(Fault("P012", "give a wiring, with devices and microbatches, or a plan, not both"))
-    ground = survey(trace(model, example_inputs, output))
-    found = layers(ground)
-    if plan is None:
-        chosen = "depth2" if wiring is None else wiring
-        plan, cuts = make_plan(ground, found, chosen, granularity, unreached, machine)
-    else:
-        cuts = check_plan(plan, ground, found)
+    plan, ground, cuts = _planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
     if mesh is not None:
         return place(plan, ground.traced, cuts, loss_fn, seed, reduction, output, mesh, record)
     linked, synapses = link(plan, ground.traced, cuts, loss_fn, seed, reduction)
     return Program(plan, model, linked, synapses, output)
+
+
+def threaded(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    wiring: WiringSource | None = None,
+    *,
+    on: Sequence[torch.device | str],
+    plan: Plan | None = None,
+    loss_fn: LossFunction = F.cross_entropy,
+    reduction: str | None = None,
+    seed: int = 0,
+    granularity: str | None = None,
+    output: str | int | None = None,
+    unreached: Unreached = "refuse",
+    devices: Devices | Machine | None = None,
+    microbatches: int | None = None,
+    staleness: int | None = None,
+    placement: Mapping[str, str | int] | None = None,
+) -> ThreadedProgram:
+    """As `compile`, for several torch devices of this process: `on` names one for each device of the plan.
+
+    Each is run by a thread of its own; the model's parameters move to the devices of their regions. `devices` describes
+    them to the planner, as many as `on` names by default. Raises what `compile` does, RankError (R102) where there are
+    more or fewer.
+    """
+    number = devices if devices is not None or plan is not None else len(on)
+    machine = _machine(number, microbatches, staleness, placement)
+    plan, ground, cuts = _planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
+    made = plan
+    return ThreadedProgram(
+        made, model, [torch.device(d) for d in on],
+        lambda mesh: place(made, ground.traced, cuts, loss_fn, seed, reduction, output, mesh),
+    )  # fmt: skip
+
+
+def _planned(
+    model: nn.Module, example_inputs: ExampleInputs, wiring: WiringSource | None, plan: Plan | None,
+    granularity: str | None, output: str | int | None, unreached: Unreached, machine: Machine,
+) -> tuple[Plan, Ground, tuple[Cut, ...]]:  # fmt: skip
+    """The plan of a wiring, or `plan` itself once it is checked, with the model's graph and the regions in it."""
+    if plan is not None and (wiring is not None or granularity is not None or machine.asked):
+        raise PlanError(Fault("P012", "give a wiring, with devices and microbatches, or a plan, not both"))
+    ground = survey(trace(model, example_inputs, output))
+    found = layers(ground)
+    if plan is not None:
+        return plan, ground, check_plan(plan, ground, found)
+    made, cuts = make_plan(ground, found, "depth2" if wiring is None else wiring, granularity, unreached, machine)
+    return made, ground, cuts
 
 
 def _machine(

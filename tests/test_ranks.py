@@ -66,7 +66,7 @@ ALL: tuple[Case, ...] = tuple(
     for dtype in ("float64", "float32")
 )
 SOME = {
-    (2, 1): tuple(c for c in ALL if c[2:] == (2, "float64")) + (("mlp", "depth1", 8, "float32"),),
+    (2, 1): (*(c for c in ALL if c[2:] == (2, "float64")), ("mlp", "depth1", 8, "float32")),
     (4, 1): tuple(c for c in ALL if c[1:3] in (("depth1", 8), ("backprop", 1)) and c[3] == "float64"),
     (1, 2): (("mlp", "depth1", 1, "float64"), ("resnet", "backprop", 2, "float64")),
     (2, 2): tuple(c for c in ALL if c[1:3] in (("depth2", 2), ("blocks", 1)) and c[3] == "float64"),

@@ -73,10 +73,16 @@ class Probes:
         self.found.append(self.bench.probe(self.done, lr, self.initial))
 
 
-def _forward(run: Run) -> Callable[[tuple[Tensor, ...]], Tensor | None]:
+def _forward(run: Run) -> Callable[[tuple[Tensor, ...]], Tensor]:
     """The model's plain forward pass, whose gradient is backprop's also where the program lets states settle."""
     program = run.program
-    return (lambda inputs: program.output_of(program.model(*inputs))) if program.settles else run._forward
+
+    def forward(inputs: tuple[Tensor, ...]) -> Tensor:
+        output = program.output_of(program.model(*inputs)) if program.settles else run._forward(inputs)
+        assert output is not None  # one process has it
+        return output
+
+    return forward
 
 
 def diagnose(job: Job, member: Member, steps: int | None, progress: OnProgress = lambda done, total: None) -> Diagnosis:

@@ -56,7 +56,7 @@ class Outgoing:
             self._introduce(layouts)
         elif before != layouts:
             raise RankError(
-                Fault("R009", f"'{self._name(packet.tasks[0])}' of microbatch {m} has another form than in the first "
+                Fault("R109", f"'{self._name(packet.tasks[0])}' of microbatch {m} has another form than in the first "
                       f"step with as many samples: {_forms(layouts)}, not {_forms(before)}",
                       fix="values that regions pass on must have shapes that follow from the batch's alone")
             )  # fmt: skip

@@ -35,7 +35,7 @@ class Layout:
 
 
 def packed(value: Any, what: str) -> tuple[Layout, list[Tensor]]:
-    """A value as its layout and contiguous tensors; raises RankError (R009) for what cannot be sent."""
+    """A value as its layout and contiguous tensors; raises RankError (R109) for what cannot be sent."""
     tensors: list[Tensor] = []
     form = _form(value, tensors, what)
     sent, specs = [], []
@@ -96,7 +96,7 @@ def _form(value: Any, tensors: list[Tensor], what: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return ["plain", value]
     raise RankError(
-        Fault("R009", f"{what} is a {type(value).__name__}, which cannot be sent to another rank",
+        Fault("R109", f"{what} is a {type(value).__name__}, which cannot be sent to another rank",
               fix="pin the regions that make and read it to one device, with --pin")
     )  # fmt: skip
 

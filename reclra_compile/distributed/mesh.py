@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from reclra_compile.distributed.wire import ProcessWire, Wire, reason
+from reclra_compile.distributed.channel import Incoming, Outgoing
+from reclra_compile.distributed.network import Ways
+from reclra_compile.distributed.wire import ProcessWire, reason
 from reclra_compile.errors import Fault, RankError
+from reclra_compile.ir import Plan
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAUNCH = "start it with `torchrun --nproc-per-node P -m reclra_compile.run PLAN MODEL`"
@@ -35,6 +38,7 @@ class Mesh:
     timeout: float
     store: Any = field(compare=False)
     across: Any = field(default=None, compare=False)
+    apart: bool = True
 
     @property
     def count(self) -> int:
@@ -73,24 +77,28 @@ class Mesh:
         rows = self._collected(padded)
         return [bytes(row[:n].cpu().tolist()).decode() for row, n in zip(rows, sizes, strict=True)]
 
-    def wires(self, pairs: Iterable[tuple[int, int]]) -> tuple[dict[int, Wire], dict[int, Wire]]:
-        """For pairs (from, to) of stages, the wires that leave this stage and those that arrive, by the other stage.
+    def channels(self, ways: Ways, plan: Plan) -> tuple[dict[int, Outgoing], dict[int, Incoming]]:
+        """What leaves this stage and what arrives, by the other stage. Every rank calls it with the same plan.
 
-        Every rank calls it with the same pairs. NCCL runs what two ranks send each other in one order for both
-        directions, where one waits for the other; a group for each direction keeps them apart.
+        NCCL runs what two ranks send each other in one order for both directions, where one waits for the other; a
+        group for each direction keeps them apart.
         """
-        leaving: dict[int, Wire] = {}
-        arriving: dict[int, Wire] = {}
+        leaving: dict[int, Outgoing] = {}
+        arriving: dict[int, Incoming] = {}
         apart = dist.get_backend() == "nccl"
-        for a, b in pairs:
+        for a, b in sorted({pair for order in ways.values() for pair in order}):
             if self.stage not in (a, b):
                 continue
-            other = self.rank_of(b if self.stage == a else a)
             group = None
             if apart:
                 group = dist.new_group([self.rank_of(a), self.rank_of(b)], use_local_synchronization=True)
-            wire = ProcessWire(other, group, self.timeout, self._home)
-            (leaving if self.stage == a else arriving)[b if self.stage == a else a] = wire
+            other = b if self.stage == a else a
+            wire = ProcessWire(self.rank_of(other), group, self.timeout, self._home)
+            sent = {way: orders[a, b] for way, orders in ways.items() if (a, b) in orders}
+            if self.stage == a:
+                leaving[other] = Outgoing(wire, sent, lambda i: plan.tasks[i].subject)
+            else:
+                arriving[other] = Incoming(wire, sent, self.device)
         return leaving, arriving
 
     def barrier(self) -> None:
@@ -104,18 +112,18 @@ class Mesh:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Inside, a collective operation that fails is a RankError: R004 where it took too long, R005 elsewhere."""
+        """Inside, a collective operation that fails is a RankError: R104 where it took too long, R105 elsewhere."""
         started = time.monotonic()
         try:
             yield
         except RuntimeError as error:
             if time.monotonic() - started >= 0.9 * self.timeout:
                 raise RankError(
-                    Fault("R004", f"rank {self.rank} waited {self.timeout:g} s for all ranks to come together",
+                    Fault("R104", f"rank {self.rank} waited {self.timeout:g} s for all ranks to come together",
                           fix="see where the others are; if steps really take so long, give a longer --rank-timeout")
                 ) from error  # fmt: skip
             raise RankError(
-                Fault("R005", f"rank {self.rank} lost another rank while all come together: {reason(error)}",
+                Fault("R105", f"rank {self.rank} lost another rank while all come together: {reason(error)}",
                       fix="see what the other ranks say")
             ) from error  # fmt: skip
 
@@ -135,19 +143,19 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
     """The mesh of the ranks that a launcher started, for a plan of `stages` devices.
 
     `device` is a type: each rank takes the device of its number on its host. A process group that is there already is
-    used. Raises RankError: R001 without a launcher, R002 where the ranks are no multiple of the stages, R003 where
-    torch has no transport for the device, R007 where the ranks do not find each other.
+    used. Raises RankError: R101 without a launcher, R102 where the ranks are no multiple of the stages, R103 where
+    torch has no transport for the device, R107 where the ranks do not find each other.
     """
     there = dist.is_available() and dist.is_initialized()
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing and not there:
-        raise RankError(Fault("R001", f"this process has no place among others: {', '.join(missing)} is not set",
+        raise RankError(Fault("R101", f"this process has no place among others: {', '.join(missing)} is not set",
                               fix=LAUNCH))  # fmt: skip
     rank = dist.get_rank() if there else int(os.environ["RANK"])
     world = dist.get_world_size() if there else int(os.environ["WORLD_SIZE"])
     if world % stages:
         raise RankError(
-            Fault("R002", f"the plan is for {stages} devices, which {world} processes cannot share out",
+            Fault("R102", f"the plan is for {stages} devices, which {world} processes cannot share out",
                   fix=f"start {stages} processes, or a multiple of it for replicas")
         )  # fmt: skip
     here, limit = _device(device, rank), timedelta(seconds=timeout)
@@ -168,19 +176,19 @@ def _init(backend: str, device: torch.device, limit: timedelta) -> None:
     except (RuntimeError, ValueError) as error:  # DistNetworkError and DistStoreError among them
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RankError(
-            Fault("R007", f"the ranks do not find each other at {address}: {reason(error)}",
+            Fault("R107", f"the ranks do not find each other at {address}: {reason(error)}",
                   fix="give a free port, with --master-port or --rdzv-endpoint, and an address that all hosts reach")
         ) from error
 
 
 def _device(kind: str, rank: int) -> torch.device:
-    """The device of this process; raises RankError (R003) where the host has fewer than processes."""
+    """The device of this process; raises RankError (R103) where the host has fewer than processes."""
     named = torch.device(kind)
     if named.type != "cuda":
         return torch.device(named.type)
     local, there = int(os.environ.get("LOCAL_RANK", rank)), torch.cuda.device_count()
     if local >= there:
-        raise RankError(Fault("R003", f"process {local} of this host has no GPU: there are {there}",
+        raise RankError(Fault("R103", f"process {local} of this host has no GPU: there are {there}",
                               fix="start as many processes on a host as it has GPUs, or use --device cpu"))  # fmt: skip
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
@@ -190,7 +198,7 @@ def _backend(device: torch.device) -> str:
     backend = "nccl" if device.type == "cuda" else "gloo"
     there = dist.is_available() and (dist.is_nccl_available() if backend == "nccl" else dist.is_gloo_available())
     if not there:
-        raise RankError(Fault("R003", f"this torch has no {backend}, which ranks on {device.type} talk through",
+        raise RankError(Fault("R103", f"this torch has no {backend}, which ranks on {device.type} talk through",
                               fix="install a torch that has it, or train with --one-process"))  # fmt: skip
     return backend
 

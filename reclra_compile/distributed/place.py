@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from reclra_compile.distributed.initial import initialise, share
-from reclra_compile.distributed.program import Network, RankProgram
+from reclra_compile.distributed.network import Network
+from reclra_compile.distributed.program import RankProgram
 from reclra_compile.distributed.recording import Recording
 from reclra_compile.errors import Fault, RankError
 from reclra_compile.frontend.cut import Cut
@@ -26,15 +27,15 @@ def place(
     plan: Plan, traced: Traced, cuts: tuple[Cut, ...], loss_fn: LossFunction, seed: int, reduction: str | None,
     output: str | int | None, mesh: Network, record: Recording | None = None,
 ) -> RankProgram:  # fmt: skip
-    """The program of one rank; afterwards what `traced.model` holds for other ranks is on the meta device.
+    """The program of one rank; where ranks are apart, what `traced.model` holds for others is on meta afterwards.
 
     Parameters and buffers that are on meta are drawn by `seed` and their names, each on the rank that holds it; others
-    are taken as they are. Raises RankError: R002 where the plan is for another number of stages, R010 for what nothing
+    are taken as they are. Raises RankError: R102 where the plan is for another number of stages, R113 for what nothing
     initialises.
     """
     if len(plan.devices) != mesh.stages:
         raise RankError(
-            Fault("R002", f"the plan is for {len(plan.devices)} devices, the ranks are {mesh.stages} stages",
+            Fault("R102", f"the plan is for {len(plan.devices)} devices, the ranks are {mesh.stages} stages",
                   fix=f"start {len(plan.devices)} processes for each replica")
         )  # fmt: skip
     model, placed = traced.model, dict(plan.placement.regions)
@@ -48,11 +49,11 @@ def place(
     lent = _names(model, (body(traced, by_name[r]).module for r in copied))
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
         initialise([model, traced.module], held | lent, seed, mesh.device, record=record)
-    else:
+    if mesh.apart:  # on meta too, where a constructor may have made real tensors
         share([model, traced.module], held | lent)
-        _move(model, held | lent, mesh.device)
+    _move(model, held | (lent if mesh.apart else set()), mesh.device)
     linked, synapses = link(plan, traced, cuts, loss_fn, seed, reduction, own, mesh.device)
-    if lent - held:
+    if mesh.apart and lent - held:
         regions = [m for modules in linked.modules.values() for m in modules]
         share([model, traced.module, *regions], held)
     return RankProgram(plan, model, linked, synapses, output, mesh, frozenset(held))

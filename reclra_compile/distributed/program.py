@@ -2,66 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reclra_compile.distributed.averaging import Averaging, averaged_buffers
-from reclra_compile.distributed.channel import Incoming, Outgoing
 from reclra_compile.distributed.forward import forward_tasks
 from reclra_compile.distributed.messages import destinations, fields, orders
-from reclra_compile.distributed.wire import Wire, WireError
+from reclra_compile.distributed.network import FORWARD, TRAIN, Network, Outgoing, Unwatched, Watch
+from reclra_compile.distributed.wire import WireError
 from reclra_compile.errors import Fault, RankError, TrainingError
 from reclra_compile.ir import Plan, Task
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.microbatch import microbatches
-from reclra_compile.runtime.peers import Peers
 from reclra_compile.runtime.program import Program, autocast_of
 from reclra_compile.runtime.state import Errors, Slots, StepState, buffers_aside
 from reclra_compile.schedule.expand import Event, Lane, lanes
-
-
-class Network(Peers, Protocol):
-    """The other ranks, and wires to them."""
-
-    device: torch.device
-    across: Any
-
-    def together(self) -> AbstractContextManager[None]:
-        """Inside, a collective operation that fails is a RankError (R004, R005)."""
-        ...
-
-    def wires(self, pairs: Iterable[tuple[int, int]]) -> tuple[dict[int, Wire], dict[int, Wire]]:
-        """For pairs (from, to) of stages, the wires that leave this stage and those that arrive, by the other stage."""
-        ...
-
-
-class Watch(Protocol):
-    """Who keeps for the other ranks where this one is."""
-
-    def at(self, step: int, task: str, microbatch: int) -> None:
-        """This rank begins a task."""
-
-    def seen(self, rank: int) -> str:
-        """What is known of another rank, in words."""
-        ...
-
-
-class Unwatched:
-    """Nobody keeps where this rank is."""
-
-    def at(self, step: int, task: str, microbatch: int) -> None:
-        """Nothing is kept."""
-
-    def seen(self, rank: int) -> str:
-        """Nothing is known."""
-        return f"what rank {rank} was doing is not known"
-
-
-TRAIN, FORWARD = "train", "forward"
 
 
 class RankProgram(Program):
@@ -81,22 +39,13 @@ class RankProgram(Program):
         self.held = held
         self.watch: Watch = Unwatched()
         self.steps_done = 0
+        self.given_seed: int | None = None  #: where random streams start, in place of a draw of torch's generator
         self._placed = dict(plan.placement.regions)
         self._fields, self._to = fields(plan), destinations(plan)
         self._from = {t.writes[0]: (i, t.device) for i, t in enumerate(plan.tasks) if t.kind == "P"}
         forward = forward_tasks(plan)
         ways = {TRAIN: orders(plan), FORWARD: orders(plan, forward)}
-        mine = mesh.stage
-        leaving, arriving = mesh.wires(sorted(ways[TRAIN]))
-        name: Callable[[int], str] = lambda i: plan.tasks[i].subject  # noqa: E731
-        self._out = {
-            to: Outgoing(wire, {w: o[mine, to] for w, o in ways.items() if (mine, to) in o}, name)
-            for to, wire in leaving.items()
-        }
-        self._in = {
-            frm: Incoming(wire, {w: o[frm, mine] for w, o in ways.items() if (frm, mine) in o}, mesh.device)
-            for frm, wire in arriving.items()
-        }
+        self._out, self._in = mesh.channels(ways, plan)
         super().__init__(plan, model, linked, synapses, output)
         self._forward_lane = tuple((i, m) for i, m in self._sequence if i in forward)
         self._averaging = Averaging(linked, self._sequence, mesh.across) if mesh.replicas > 1 else None
@@ -110,8 +59,12 @@ class RankProgram(Program):
             return self._posting(task)
         return self._receiving(task) if task.kind == "R" else super()._built(task)
 
-    def _here(self, region: str) -> bool:
-        return self._placed[region] == self.peers.stage
+    def _regions(self) -> list[nn.Module]:
+        here = (r.name for r in self.plan.regions if self._placed[r.name] == self.peers.stage)
+        return [m for name in here for m in self._linked.modules[name]]
+
+    def _seed(self) -> int:
+        return super()._seed() if self.given_seed is None else self.given_seed
 
     def _order(self) -> Lane:
         return lanes(self.plan)[self.peers.stage]
@@ -120,7 +73,7 @@ class RankProgram(Program):
         replica, replicas = self.peers.replica, self.peers.replicas
         if count < replicas:
             raise TrainingError(
-                Fault("R011", f"a batch that has {count} parts at most is too small for {replicas} replicas",
+                Fault("R114", f"a batch that has {count} parts at most is too small for {replicas} replicas",
                       fix="give larger batches, or drop the last one")
             )  # fmt: skip
         return range(replica * count // replicas, (replica + 1) * count // replicas)
@@ -217,9 +170,8 @@ class RankProgram(Program):
         slots = self._filled(part, state)
         self._expect(FORWARD, [state])
         loss_task = self._after_loss - 1
-        modules = [m for r in self.plan.regions if self._here(r.name) for m in self._linked.modules[r.name]]
         found = ""
-        with buffers_aside(modules):
+        with buffers_aside(self._regions()):
             self._follow([slots], (e for e in self._forward_lane if e[1] == 0))
             if self.plan.tasks[loss_task].device == self.peers.stage:
                 self._steps[loss_task](slots)
@@ -271,7 +223,7 @@ class RankProgram(Program):
         own = [p for p in self.parameters() if p.grad is not None]
         squares = sum(float(p.grad.double().square().sum()) for p in own if p.grad is not None)
         norm = (self.peers.total([squares])[0] / self.peers.replicas) ** 0.5
-        nn.utils.clip_grads_with_norm_(own, max_norm, torch.tensor(norm))
+        nn.utils.clip_grads_with_norm_(own, max_norm, torch.tensor(norm, dtype=torch.float64))
 
     def first_non_finite(self, *inputs: Any) -> str | None:
         """The first region here whose parameters are not finite; None if all are."""
@@ -295,11 +247,11 @@ class RankProgram(Program):
         doing = f"'{task.id}' of microbatch {m}" if task else "its last messages"
         if not error.late:
             return RankError(
-                Fault("R005", f"rank {mine} lost rank {other} at {doing}, step {self.steps_done + 1}: {error}",
+                Fault("R105", f"rank {mine} lost rank {other} at {doing}, step {self.steps_done + 1}: {error}",
                       fix="see what the other rank says")
             )  # fmt: skip
         return RankError(
-            Fault("R004", f"rank {mine} waited too long for rank {other} at {doing}, step {self.steps_done + 1}; "
+            Fault("R104", f"rank {mine} waited too long for rank {other} at {doing}, step {self.steps_done + 1}; "
                   f"{self.watch.seen(other)}", fix="if steps really take so long, give a longer --rank-timeout")
         )  # fmt: skip
 

@@ -12,9 +12,20 @@ class Peers(Protocol):
     Methods are collective: every process calls them, in the same order.
     """
 
-    rank: int
-    stages: int
-    replicas: int
+    @property
+    def rank(self) -> int:
+        """This process."""
+        ...
+
+    @property
+    def stages(self) -> int:
+        """The devices of the plan."""
+        ...
+
+    @property
+    def replicas(self) -> int:
+        """The copies of the model."""
+        ...
 
     @property
     def count(self) -> int:

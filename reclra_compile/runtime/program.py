@@ -62,7 +62,7 @@ class Program:
         self._sequence = self._order()
         self._passes = [task.kind in "FL" or task.wave < 0 for task in plan.tasks]
         self._after_loss = 1 + next(k for k, task in enumerate(plan.tasks) if task.kind == "L")
-        self._own_streams = any(draws(task, linked) for task in plan.tasks)
+        self.own_streams = any(draws(task, linked) for task in plan.tasks)
         self._delayed = Delayed(self) if plan.schedule.staleness else None
         self._discrepancy: dict[str, Tensor] | None = None
         self._unchecked = True  # whether the loss of a batch is made of those of its microbatches
@@ -119,12 +119,16 @@ class Program:
         parts = microbatches(batch, self.plan.schedule.microbatches * self.peers.replicas, self._fewest)
         weights = shares(self.loss_fn, [part[-1] for _, part in parts], [n for n, _ in parts])
         autocast, whole = autocast_of(batch), sum(n for n, _ in parts)
-        seed = int(torch.randint(2**40, ())) if self._own_streams else 0
+        seed = self._seed()
         return [
             self._filled(parts[m][1], StepState(autocast=autocast, number=m, part=weights[m], samples=parts[m][0],
                                                 whole=whole, batch=parts[m][0], seed=seed))
             for m in self._mine(len(parts))
         ]  # fmt: skip
+
+    def _seed(self) -> int:
+        """Where this step's random streams start; one draw of torch's generator where there are any."""
+        return int(torch.randint(2**40, ())) if self.own_streams else 0
 
     def _mine(self, count: int) -> range:
         """The microbatches, of `count`, that this process runs."""
@@ -206,10 +210,14 @@ class Program:
         output: Tensor = slots[self._linked.slot(f"s.{self._linked.root}")]
         return output
 
+    def _regions(self) -> list[nn.Module]:
+        """The modules of the regions that this process runs."""
+        return [m for modules in self._linked.modules.values() for m in modules]
+
     @contextlib.contextmanager
     def _mode(self) -> Iterator[None]:
         """Inside, the regions are in the model's mode; raises TrainingError (T027) where they cannot be."""
-        regions = [m for modules in self._linked.modules.values() for m in modules]
+        regions = self._regions()
         bound = bound_to_train_mode(regions) if not self.model.training else None
         if bound:
             raise TrainingError(

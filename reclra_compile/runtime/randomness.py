@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -35,10 +36,13 @@ def bound_to_train_mode(modules: Sequence[nn.Module]) -> str | None:
     return None
 
 
+_DRAWING = threading.RLock()  # torch's generators belong to all threads
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's generators start from `seed`; afterwards they are what they were."""
+    """Inside, torch's generators start from `seed`; afterwards they are what they were. One thread at a time."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with _DRAWING, torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield
