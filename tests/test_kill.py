@@ -142,6 +142,7 @@ class Launch:
     def __init__(self, root: Path, folder: Path, restarts: int = 0, **options: Any) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
+        self.before = checkpoint_of(folder)
         for file in folder.glob("pid.*"):
             file.unlink()
         job = {"folder": str(folder), "plan": str(root / "two.plan"), "model": str(root / "net.py"), **options}
@@ -178,6 +179,11 @@ class Launch:
                 return []
             time.sleep(0.01)
         raise AssertionError(f"ranks did not begin: {self.text()}")
+
+    def saved(self) -> None:
+        """Wait for a checkpoint that was not there before, or the end."""
+        while checkpoint_of(self.folder) == self.before and self.process.poll() is None:
+            time.sleep(0.01)
 
     def _pids(self) -> list[int]:
         texts = [f.read_text() for f in sorted(self.folder.glob("pid.*"))]
@@ -257,8 +263,7 @@ def test_a_rank_that_is_killed(root: Path) -> None:
     chance, folder, options = random.Random(time.time_ns()), root / "run", {"every": 1, "wait": 0.05, "epochs": 5}
     with Launch(root, folder, **options) as launch:
         victims = launch.ranks()
-        while not checkpoint_of(folder).exists() and launch.process.poll() is None:
-            time.sleep(0.01)
+        launch.saved()
         time.sleep(chance.uniform(0, 0.5))
         kill(chance.choice(victims))
         assert launch.ended() == 1, launch.text()
@@ -283,7 +288,9 @@ def test_fifty_kills(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with Launch(root, folder, resume=folder.exists(), every=1, wait=0.0, epochs=count) as launch:
             victims = launch.ranks()
             if done < kills:
-                time.sleep(chance.uniform(0, 4))
+                if chance.random() < 0.8:  # while it trains and saves; or else at any time from its beginning
+                    launch.saved()
+                time.sleep(chance.uniform(0, 1))
                 running = launch.process.poll() is None and all(map(alive, victims))
                 kill(chance.choice(victims))
                 killed = time.monotonic()
