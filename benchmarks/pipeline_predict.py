@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
 from pipeline_models import Case, Wired, loss_fn
-from pipeline_rivals import ALONE, BASE, DATA_PARALLEL
+from pipeline_rivals import ALONE, BASE, DATA_PARALLEL, balanced
 
 from reclra_compile.arrange import arrange
 from reclra_compile.compiler import plan_for
@@ -25,6 +26,7 @@ SIMULATED = {
     ALONE: "one_device",
 }  # fmt: skip
 """Contenders and how the simulator calls them; it has no interleaved zero bubble schedules."""
+CONSECUTIVE = ", consecutive"  #: the placement that is tried beside the planner's
 LINK_BYTES = 2**20  #: of a message that the link's rate is measured with
 
 
@@ -98,12 +100,12 @@ class Predictions:
                 found.device, link_bytes_per_s=link.bytes_per_s, link_latency_us=link.latency_us
             )
 
-    def _arranged(self, name: str, count: int, parts: int, rated: bool) -> Plan:
+    def _arranged(self, name: str, count: int, parts: int, rated: bool, pins: Mapping[str, int] | None = None) -> Plan:
         """The plan on `count` devices: priced by measured times, or in FLOPs with links that take no time."""
         device = self.device[name] if rated else Device()
         devices = [replace(device, name=f"cpu:{k}") for k in range(count)]
         time_us = self.time[name][count > 1 or parts > 1] if rated else task_us
-        return arrange(self.plain[name], devices, Machine(microbatches=parts), time_us)
+        return arrange(self.plain[name], devices, Machine(microbatches=parts, pins=pins or {}), time_us)
 
     def planned(self, wired: Wired, parts: int, alone: bool = False) -> Planned:
         """A wiring on all ranks, or on one with the batch as a whole."""
@@ -111,6 +113,23 @@ class Predictions:
         plan = self._arranged(name, count, parts, True)
         flops = self._arranged(name, count, parts, False).simulate().makespan_us
         return Planned(alone_name(wired) if alone else name, plan, plan.simulate().makespan_us, flops)
+
+    def consecutive(self, wired: Wired, parts: int) -> Planned | None:
+        """The same with one stretch of the model on each rank, about equally long; None where it is so anyway."""
+        name = ours_name(wired)
+        plan = self._arranged(name, self.ranks, parts, True)
+        of = {p.name: p.target for p in plan.pathways}
+        work = dict.fromkeys((r for r, _ in plan.placement.regions), 0.0)
+        for t in plan.tasks:
+            if (region := of.get(t.subject, t.subject)) in work:
+                work[region] += t.us
+        edges = balanced(list(work.values()), self.ranks, self.ranks)
+        pins = {r: k for k, (a, b) in enumerate(pairwise(edges)) for r in list(work)[a:b]}
+        if pins == dict(plan.placement.regions):
+            return None
+        pinned = self._arranged(name, self.ranks, parts, True, pins)
+        flops = self._arranged(name, self.ranks, parts, False, pins).simulate().makespan_us
+        return Planned(f"{name}{CONSECUTIVE}", pinned, pinned.simulate().makespan_us, flops)
 
     def rivals(self, parts: int) -> dict[str, tuple[float, float]]:
         """Microseconds and FLOPs of a step of backprop's schedules, by the tasks of the wiring `backprop`."""

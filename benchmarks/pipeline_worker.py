@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median, quantiles
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from pipeline_models import CASES, Case
-from pipeline_predict import Link, Predictions, alone_name, measured_link, ours_name
+from pipeline_predict import Link, Predictions, measured_link
 from pipeline_rivals import BASE, Contender, alone, balanced, data_parallel, ours, part_seconds, pipelines
 
 import reclra_compile as rc
@@ -89,7 +90,11 @@ def worker(rank: int, options: Options, port: int, out: str) -> None:
 
 def agreed(make: Callable[[], str]) -> str:
     """The text that rank 0 makes, on all ranks."""
-    text = make() if dist.get_rank() == 0 else ""
+    try:
+        text = make() if dist.get_rank() == 0 else ""
+    except Exception:
+        traceback.print_exc()  # the other ranks only say that this one is gone
+        raise
     length = torch.tensor(len(text.encode()))
     dist.broadcast(length, 0)
     data = torch.zeros(int(length), dtype=torch.uint8)
@@ -110,11 +115,12 @@ def run(case: Case, options: Options, link: Link, mesh: Any) -> list[Row]:
         guesses = Predictions(case, options.ranks, link, options.microbatches, options.profile_rounds)
         found: dict[str, Any] = {"cuts": cuts}
         for m in options.microbatches:
-            planned = {ours_name(w): guesses.planned(w, m) for w in case.wirings}
-            planned |= {alone_name(w): guesses.planned(w, m, True) for w in case.wirings[:1]}
+            planned = [guesses.planned(w, m) for w in case.wirings]
+            planned += [p for w in case.wirings[:-1] if (p := guesses.consecutive(w, m))]
+            planned.append(guesses.planned(case.wirings[0], m, True))
             found[str(m)] = {
-                "plans": {n: str(p.plan) for n, p in planned.items()},
-                "times": {n: (p.predicted_us, p.bound) for n, p in planned.items()} | guesses.rivals(m),
+                "plans": {p.name: str(p.plan) for p in planned},
+                "times": {p.name: (p.predicted_us, p.bound) for p in planned} | guesses.rivals(m),
             }
         return json.dumps(found)
 
