@@ -80,10 +80,12 @@ def write_model(folder: Path) -> Path:
     return file
 
 
-def plan_of(model: Path, devices: int, microbatches: int = 2, wiring: Any = "depth1") -> Plan:
+def plan_of(
+    model: Path, devices: int, microbatches: int = 2, wiring: Any = "depth1", staleness: int | None = None
+) -> Plan:
     """A plan of the model for so many devices."""
     loaded = load_model(str(model))
-    return plan_for(loaded.model, loaded.inputs, wiring, machine=Machine(devices, microbatches))
+    return plan_for(loaded.model, loaded.inputs, wiring, machine=Machine(devices, microbatches, staleness))
 
 
 def train(

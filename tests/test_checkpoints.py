@@ -72,9 +72,11 @@ def cut(*arguments: Any, **options: Any) -> None:
 # one process
 
 
-@pytest.mark.parametrize(("devices", "optimizer"), [(1, "adamw"), (2, "sgd")])
-def test_a_run_goes_on_within_an_epoch(root: Path, tmp_path: Path, devices: int, optimizer: str) -> None:
-    model, plan = root / "net.py", plan_of(root / "net.py", devices)
+@pytest.mark.parametrize(("devices", "optimizer", "staleness"), [(1, "adamw", 0), (2, "sgd", 1)])
+def test_a_run_goes_on_within_an_epoch(
+    root: Path, tmp_path: Path, devices: int, optimizer: str, staleness: int
+) -> None:
+    model, plan = root / "net.py", plan_of(root / "net.py", devices, staleness=staleness)
     whole, run = train(model, plan, tmp_path / "whole", optimizer=optimizer)
     cut(model, plan, tmp_path / "cut", optimizer=optimizer)
     assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["done"] == 1
