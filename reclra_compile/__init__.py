@@ -15,13 +15,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reclra_compile.compiler import compile, plan_for
+    from reclra_compile.compiler import compile, plan_for, threaded
+    from reclra_compile.distributed.mesh import Mesh, connect
+    from reclra_compile.distributed.program import RankProgram
+    from reclra_compile.distributed.threads import ThreadedProgram
     from reclra_compile.errors import (
         DataError,
         Fault,
         ModelError,
         PlacementError,
         PlanError,
+        RankError,
         ReclraError,
         TrainingError,
         UserError,
@@ -39,10 +43,13 @@ __version__ = "0.1.0"
 
 #: public names by the module that defines them; imported on first use, so that `--help` needs no torch
 _EXPORTS = {
-    "reclra_compile.compiler": ("compile", "plan_for"),
+    "reclra_compile.compiler": ("compile", "plan_for", "threaded"),
+    "reclra_compile.distributed.mesh": ("Mesh", "connect"),
+    "reclra_compile.distributed.program": ("RankProgram",),
+    "reclra_compile.distributed.threads": ("ThreadedProgram",),
     "reclra_compile.errors": (
-        "DataError", "Fault", "ModelError", "PlacementError", "PlanError", "ReclraError", "TrainingError", "UserError",
-        "WiringError",
+        "DataError", "Fault", "ModelError", "PlacementError", "PlanError", "RankError", "ReclraError", "TrainingError",
+        "UserError", "WiringError",
     ),
     "reclra_compile.ir": ("Device", "Pathway", "Plan", "Region", "Schedule", "Target", "Task"),
     "reclra_compile.machine": ("Machine",),
@@ -60,28 +67,34 @@ __all__ = [
     "Discrepancy",
     "Fault",
     "Machine",
+    "Mesh",
     "ModelError",
     "Pathway",
     "Plan",
     "PlacementError",
     "PlanError",
     "Program",
+    "RankError",
+    "RankProgram",
     "ReclraError",
     "Region",
     "Schedule",
     "Target",
     "Task",
+    "ThreadedProgram",
     "TrainingError",
     "UserError",
     "Wiring",
     "WiringError",
     "__version__",
     "compile",
+    "connect",
     "load_wiring",
     "plan_for",
     "register_target",
     "register_update",
     "shipped",
+    "threaded",
     "write_picture",
 ]
 
