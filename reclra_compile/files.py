@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -12,6 +13,8 @@ from typing import IO
 from reclra_compile.errors import Fault, Location, UserError
 
 FIX = "name a file in a folder that exists and that you may write to"
+FULL = "make room; what was there before is as it was"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object], code: str = "F001") -> None:
@@ -26,8 +29,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         else:
             _replace(Path(os.path.realpath(path)), write)
     except OSError as error:
-        where = Location(os.fspath(path))
-        raise UserError(Fault(code, f"cannot write this file: {error.strerror or error}", where, FIX)) from error
+        where, fix = Location(os.fspath(path)), FULL if error.errno in NO_ROOM else FIX
+        raise UserError(Fault(code, f"cannot write this file: {error.strerror or error}", where, fix)) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

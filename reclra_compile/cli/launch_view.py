@@ -147,8 +147,10 @@ def threads(ranks: int) -> int:
 
 def _kept(member: Member, told: Told) -> str:
     """What is left of a run whose rank was lost, in a clause."""
+    if told.run is None:
+        return ""
     if member.folder is None:
         return "nothing is kept; with --run-dir DIR a run can be resumed"
-    if told.run is None or not told.run.kept:
+    if not told.run.kept:
         return "there is no checkpoint yet"
     return f"the last checkpoint, after {told.run.kept}, is in {checkpoint_of(member.folder)}: go on with --resume"

@@ -30,8 +30,8 @@ def facts_of(plan: Plan, loaded: Loaded, settings: Training, rest: Mapping[str, 
         "reclra-compile": __version__,
         "torch": str(torch.__version__),
         "python": ".".join(platform.python_version_tuple()[:2]),
-        "plan": _digest(str(plan)),
-        "model": _digest(_structure(loaded)),
+        "plan": f"'{plan.name}' for {len(plan.devices)} devices ({_digest(str(plan))})",
+        "model": _model(loaded),
         "model's file": _file(loaded),
         **{f"setting '{name}'": str(value) for name, value in asdict(settings).items()},
         **{name: str(value) for name, value in rest.items()},
@@ -68,13 +68,14 @@ def _short(value: str) -> str:
     return value if len(value) <= MOST else f"{value[: MOST - 1]}…"
 
 
-def _structure(loaded: Loaded) -> str:
-    """Modules, parameters and buffers: what the file may make different without being another file."""
-    modules = [(name, type(module).__name__) for name, module in loaded.model.named_modules()]
+def _model(loaded: Loaded) -> str:
+    """Modules, parameters and buffers: what the same file may make different."""
+    model = loaded.model
+    modules = [(name, type(module).__name__) for name, module in model.named_modules()]
     tensors = [(name, tuple(t.shape), str(t.dtype))
-               for named in (loaded.model.named_parameters(), loaded.model.named_buffers())
-               for name, t in named]  # fmt: skip
-    return repr((modules, tensors))
+               for named in (model.named_parameters(), model.named_buffers()) for name, t in named]  # fmt: skip
+    count = sum(p.numel() for p in model.parameters())
+    return f"{type(model).__name__} of {count:,} parameters ({_digest(repr((modules, tensors)))})"
 
 
 def _file(loaded: Loaded) -> str:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from reclra_compile.distributed import word
 
-#: seconds between two beats, and after how many without one a rank counts as silent
-BEAT, SILENT = 1.0, 3.0
+#: seconds between two words to the launcher on this host, two beats in the store, and until a rank counts as silent
+WORD, BEAT, SILENT = 0.2, 1.0, 3.0
 #: (step, task, microbatch), counted from 0; no task before the first one
 Place = tuple[int, str, int]
 
@@ -111,7 +111,7 @@ class Heartbeat:
             self._thread.join(5 * BEAT)
 
     def _run(self) -> None:
-        place, since = self.place, time.time()
+        place, since, told = self.place, time.time(), 0.0
         while True:
             now = time.time()
             if self.place != place:
@@ -119,11 +119,13 @@ class Heartbeat:
             beat = str(Beat(place, since, now))
             with contextlib.suppress(OSError):  # a full disk is for whoever saves to say
                 word.leave("place", self.rank, beat)
-            with contextlib.suppress(RuntimeError):  # without a store the next message to another rank says so
-                self._own.set(_key(self.rank), beat)
+            if now - told >= BEAT - WORD / 2:
+                told = now
+                with contextlib.suppress(RuntimeError):  # without a store the next message to another rank says so
+                    self._own.set(_key(self.rank), beat)
             if _orphan(self._parent):
                 os._exit(2)
-            if self._ended.wait(BEAT):
+            if self._ended.wait(WORD):
                 return
 
 

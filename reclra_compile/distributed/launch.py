@@ -30,7 +30,7 @@ MOST = 4000
 GRACE = 5
 #: what the elastic launcher ends ranks with, and what Ctrl-C and terminals that close send
 ENDING = (signal.SIGTERM, signal.SIGINT)
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+HANDLED = tuple(getattr(signal, f"SIG{n}") for n in ("TERM", "INT", "HUP", "QUIT") if hasattr(signal, f"SIG{n}"))
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ class Launch:
         signals = {r: s for r, s in statuses.items() if s < 0 and r not in killed and -s not in ENDING}
         if signals:
             rank = min(signals)
+            if signals[rank] != -signal.SIGKILL:  # such as a fault in native code, which says more
+                self._show_log(rank, attempt)
             return RankError(self._ended(rank, f"was ended by {signal.Signals(-signals[rank]).name}", attempt))
         if told:
             return self._told(told[0])
@@ -97,20 +99,25 @@ class Launch:
         rank = min(silent)
         status = silent[rank]
         how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
-        print(word.left(self.folder, "log", attempt).get(rank, "")[-MOST:], file=sys.stderr, end="")
+        self._show_log(rank, attempt)
         return RankError(self._ended(rank, f"ended {how}", attempt))
+
+    def _show_log(self, rank: int, attempt: int) -> None:
+        print(word.left(self.folder, "log", attempt).get(rank, "")[-MOST:], file=sys.stderr, end="")
 
     def _told(self, said: word.Said) -> RankError:
         if said.traceback:
             print(said.traceback, file=sys.stderr, end="")
-        if not said.secondary:
-            return RankError(said.faults)
         kept = self.kept()
-        return RankError(replace(f, message=f"{f.message}; {kept}" if kept else f.message) for f in said.faults)
+        return RankError(
+            replace(f, message=f"{f.message}; {kept}") if kept and f.code in (*word.SECONDARY, "F001", "R112") else f
+            for f in said.faults
+        )
 
     def _ended(self, rank: int, how: str, attempt: int) -> Fault:
-        place = word.left(self.folder, "place", attempt).get(rank)
-        at = f", last heard {where(Beat.read(place).place)}" if place else ", before it was heard"
+        heard = word.left(self.folder, "place", attempt).get(rank)
+        beat = Beat.read(heard) if heard else None
+        at = f", last heard {where(beat.place)}" if beat else ", before it was heard"
         kept = self.kept()
         fix = "see what ended it, such as the system's log where memory was short"
         return Fault("R110", f"{self.name(rank)} {how}{at}{f'; {kept}' if kept else ''}", fix=fix)
@@ -187,9 +194,12 @@ class Follower:
 def _runs(process: int) -> bool:
     """Whether a child of this process has not ended; it is left for the elastic launcher to wait for."""
     try:
-        return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
+        if hasattr(os, "waitid"):
+            return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        os.kill(process, 0)
+    except OSError:
         return False
+    return True
 
 
 @contextlib.contextmanager
