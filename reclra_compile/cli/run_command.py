@@ -22,6 +22,7 @@ from reclra_compile.errors import Fault, RankError, ReclraError
 if TYPE_CHECKING:
     from reclra_compile.distributed.heartbeat import Heartbeat
     from reclra_compile.distributed.mesh import Mesh
+    from reclra_compile.ir import Plan
 
 #: of train's options, those that a plan has answered
 ANSWERED: dict[str, Any] = {
@@ -97,11 +98,11 @@ def run(**options: Any) -> None:
     except ReclraError as error:
         if place.mesh is not None and place.heartbeat is not None:
             error = report.located(error, place.heartbeat.seen, rank, place.mesh.count)
-        report.report(error, rank, place.name, place.store, show)
+        report.report(error, rank, place.plan, place.store, show)
         report.end(2)
     except Exception as error:
         text = traceback.format_exc()
-        report.report(report.unexpected(error), rank, place.name, place.store, show, text)
+        report.report(report.unexpected(error), rank, place.plan, place.store, show, text)
         report.end(2)
     if result is not None:
         click.echo(result)
@@ -112,7 +113,7 @@ class Place:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.name = f"rank {rank}"
+        self.plan: Plan | None = None
         self.mesh: Mesh | None = None
         self.heartbeat: Heartbeat | None = None
 
@@ -137,13 +138,12 @@ def _run(options: dict[str, Any], place: Place) -> str | None:
     from reclra_compile.distributed.devices import device_type
     from reclra_compile.distributed.heartbeat import Heartbeat
     from reclra_compile.distributed.mesh import connect
-    from reclra_compile.distributed.report import name_of
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     plan = read_plan(options["plan"])
     _launched(options, len(plan.devices))
-    place.name = name_of(place.rank, plan)
+    place.plan = plan
     mesh = connect(len(plan.devices), device_type(plan, options["device"]), options["rank_timeout"])
     place.mesh = mesh
     heartbeat = place.heartbeat = Heartbeat(mesh.store, mesh.rank)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from reclra_compile.ir import Plan
 
 #: faults that name the ranks themselves, or are of all
 NAMED = (*SECONDARY, "R101", "R102", "R111")
+#: whose a fault is that all ranks raise
+AGREED = re.compile(r"\brank (\d+): ")
 #: where the elastic launcher reads what a process ended of
 ELASTIC = "TORCHELASTIC_ERROR_FILE"
 #: how a fault ends that says for no rank in particular what it waited for
@@ -41,12 +44,11 @@ def name_of(rank: int, plan: Plan) -> str:
 
 
 def report(
-    error: ReclraError, rank: int, name: str, store: Any, show: Callable[[ReclraError], None], traceback: str = ""
-) -> None:
-    """Say once for all ranks what went wrong on the rank that is called `name`; `store` is None without a mesh."""
-    faults = tuple(
-        f if f.code in NAMED or not name else replace(f, message=f"{name}: {f.message}") for f in error.faults
-    )
+    error: ReclraError, rank: int, plan: Plan | None, store: Any, show: Callable[[ReclraError], None],
+    traceback: str = "",
+) -> None:  # fmt: skip
+    """Say once for all ranks what went wrong on this one; `store` is None without a mesh."""
+    faults = tuple(_named(f, rank, plan) for f in error.faults)
     if word.folder():
         word.leave("fault", rank, str(Said(rank, time.time(), faults, traceback)))
         return
@@ -74,6 +76,17 @@ def unexpected(error: BaseException) -> RankError:
         Fault("R112", f"ended by {type(error).__name__}{f': {first}' if first else ''}",
               fix="the lines above say where; if they are not of your code, report them as a bug")
     )  # fmt: skip
+
+
+def _named(fault: Fault, rank: int, plan: Plan | None) -> Fault:
+    """The fault with the rank whose it is: this one, or that which `train.agree` has put into its message."""
+    if fault.code in NAMED:
+        return fault
+    message, other = fault.message, AGREED.search(fault.message)
+    if other:
+        rank, message = int(other[1]), message.replace(other[0], "", 1)
+    name = name_of(rank, plan) if plan else f"rank {rank}"
+    return replace(fault, message=f"{name}: {message}")
 
 
 def _tell_elastic(text: str) -> None:

@@ -22,11 +22,15 @@ def agree(peers: Peers, error: ReclraError | None) -> None:
 
 
 def raise_first(told: Sequence[list[dict[str, Any]]], own: ReclraError | None = None) -> None:
-    """Raise the first error of `told`, the ranks' faults as `as_json` gives them; `own` is where it came from here."""
-    found = next((faults for faults in told if faults), None)
+    """Raise the first error of `told`, the ranks' faults as `as_json` gives them; `own` is where it came from here.
+
+    Where not all ranks have one, the message begins with the one that has: "rank 1: …".
+    """
+    found = next(((rank, faults) for rank, faults in enumerate(told) if faults), None)
     if found is None:
         return
-    faults = [_fault(f) for f in found]
+    whose = "" if all(told) else f"rank {found[0]}: "
+    faults = [_fault({**f, "message": f"{whose}{f['message']}"}) for f in found[1]]
     kind = TrainingError if faults[0].code.startswith("T") else UserError
     raise kind(faults) from own
 
