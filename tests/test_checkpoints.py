@@ -187,14 +187,19 @@ def two_ranks(root: str) -> dict[str, Any]:
     cut(model, plan, place / "half", mesh)
     mesh.barrier()
     if mesh.rank == 0:
-        for copy in ("cut", "drawn", "full"):
+        for copy in ("cut", "drawn", "full", "damaged"):
             shutil.copytree(place / "half", place / copy)
+        shard = checkpoint_of(place / "damaged") / "stage-1.safetensors"
+        shard.write_bytes(shard.read_bytes()[:-1])
     mesh.barrier()
     torch.rand(mesh.rank)  # whatever ranks draw in the meantime
     session("resumed", "cut", resume=True)
     session("from file", "file", resume=True)
     session("drawn apart", "drawn", init="regions", resume=True)
     found["full"] = full_disk(model, plan, place / "full", mesh)
+    with pytest.raises(TrainingError) as damaged:  # which rank 1 alone sees
+        train(model, plan, place / "damaged", mesh, resume=True)
+    found["damaged"] = str(damaged.value)
     return found
 
 
@@ -291,7 +296,13 @@ def test_more_ranks_and_replicas(two: list[dict[str, Any]], root: Path) -> None:
 def test_one_rank_with_a_full_disk(two: list[dict[str, Any]]) -> None:
     for rank in two:
         assert "error[F001]" in rank["full"]
-        assert "stage-1.safetensors: cannot write this file: No space left on device" in rank["full"]
+        assert "stage-1.safetensors: rank 1: cannot write this file: No space left on device" in rank["full"]
+
+
+def test_one_rank_with_a_damaged_shard(two: list[dict[str, Any]]) -> None:
+    for rank in two:
+        assert "error[T020]" in rank["damaged"]
+        assert "its shard stage-1.safetensors has" in rank["damaged"]
 
 
 def test_a_folder_of_shards(two: list[dict[str, Any]], root: Path) -> None:
