@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from reclra_compile.distributed.channel import Incoming, Outgoing
+from reclra_compile.distributed.meeting import meet
 from reclra_compile.distributed.network import Ways
+from reclra_compile.distributed.rounds import common_name
 from reclra_compile.distributed.wire import ProcessWire, reason
 from reclra_compile.errors import Fault, RankError
 from reclra_compile.ir import Plan
@@ -160,7 +163,7 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
         )  # fmt: skip
     here, limit = _device(device, rank), timedelta(seconds=timeout)
     if not there:
-        _init(_backend(here), here, limit)
+        _init(_backend(here), here, limit, rank, world)
     replicas = world // stages
     across = None
     if replicas > 1:  # every rank makes all groups, in the same order
@@ -172,7 +175,11 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
 
 def _init(backend: str, device: torch.device, limit: timedelta) -> None:
     try:
-        dist.init_process_group(backend, timeout=limit, device_id=device if backend == "nccl" else None)
+        store, rank, world = next(rendezvous("env://", timeout=limit))
+        store.set_timeout(limit)
+        attempt = dist.distributed_c10d.PrefixStore(meet(store, rank, world, limit.total_seconds()), store)
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=limit,
+                                device_id=device if backend == "nccl" else None)  # fmt: skip
     except (RuntimeError, ValueError) as error:  # DistNetworkError and DistStoreError among them
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RankError(
