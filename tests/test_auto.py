@@ -21,7 +21,6 @@ from reclra_compile.auto.design import CODES, Designed
 from reclra_compile.auto.report import Report
 from reclra_compile.auto.runs import error_of, runs_in
 from reclra_compile.cli.main import main
-from reclra_compile.compiler import designed
 from reclra_compile.errors import PlacementError, WiringError
 from reclra_compile.frontend.cut import survey
 from reclra_compile.frontend.load_model import load_model
@@ -30,6 +29,7 @@ from reclra_compile.frontend.trace import trace
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
 from reclra_compile.placement.times import task_us
+from reclra_compile.planning import designed
 from reclra_compile.spec.load import load_text, load_wiring
 
 FILE = str(ROOT / "examples" / "figure1.py")

@@ -10,7 +10,6 @@ from typing import Any
 from reclra_compile.auto.report import Alternative, Report
 from reclra_compile.auto.runs import Run, error_of
 from reclra_compile.auto.settings import asked_of
-from reclra_compile.compiler import Unreached, WiringSource, designed, make_plan
 from reclra_compile.errors import CostError, ReclraError
 from reclra_compile.frontend.cut import Cut, Ground, survey
 from reclra_compile.frontend.measure import measure
@@ -18,6 +17,7 @@ from reclra_compile.frontend.partition import layers
 from reclra_compile.frontend.trace import trace
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
+from reclra_compile.planning import Unreached, WiringSource, designed, make_plan
 from reclra_compile.simulate.events import simulate
 from reclra_compile.spec.blocks import blocks
 from reclra_compile.spec.divide import with_granularity

@@ -16,7 +16,7 @@ from reclra_compile.cli.errors import Faults
 from reclra_compile.cli.options import machine_of
 from reclra_compile.cli.plan_file import read_plan
 from reclra_compile.cli.report import console
-from reclra_compile.compiler import WiringSource, compile, plan_for
+from reclra_compile.compiler import compile, plan_for
 from reclra_compile.data.faults import problem
 from reclra_compile.data.imagefolder import ImageFolder, image_folder
 from reclra_compile.data.own import OwnData
@@ -26,6 +26,7 @@ from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.frontend.example import example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan
+from reclra_compile.planning import WiringSource
 from reclra_compile.spec.load import Loaded as LoadedWiring
 from reclra_compile.spec.load import load_wiring
 from reclra_compile.train.brought import brought_data, brought_loss

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reclra_compile.arrange import arrange
 from reclra_compile.auto.settings import asked_of
-from reclra_compile.compiler import ExampleInputs, WiringSource, compile, designed, precision
+from reclra_compile.compiler import ExampleInputs, compile
 from reclra_compile.cost.fit import Line, Sample, fitted, line_through
 from reclra_compile.cost.measured import KIND, Measured, TaskTime, host, work_of
 from reclra_compile.frontend.cut import survey
@@ -22,6 +22,7 @@ from reclra_compile.frontend.trace import trace
 from reclra_compile.ir import Device
 from reclra_compile.machine import Machine
 from reclra_compile.placement.profiles import GPU, MEMORY_SHARE, preset
+from reclra_compile.planning import WiringSource, designed, precision
 from reclra_compile.profile.stand_in import rows
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.program import Program

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from reclra_compile.compiler import Unreached, WiringSource, compile
+from reclra_compile.compiler import compile
 from reclra_compile.data.augment import Augmentation, augmentation
 from reclra_compile.data.faults import problem
 from reclra_compile.data.imagefolder import ImageFolder
@@ -26,6 +26,7 @@ from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan, Training
 from reclra_compile.machine import Machine
+from reclra_compile.planning import Unreached, WiringSource
 from reclra_compile.runtime.microbatch import fewest_samples
 from reclra_compile.runtime.program import Program
 from reclra_compile.train import checkpoint
