@@ -275,7 +275,7 @@ def test_processes_report_what_one_does(folder: Path) -> None:
     flags = ("--devices", "2", "--microbatches", "2", "--compare", "backprop", "--json")
     one = train(*flags, "--one-process")
     done = train(*flags, "--log", "log.jsonl", "--run-dir", "runs")
-    assert done.exit_code == 0, done.stderr
+    assert done.exit_code == 0, done.output
     first, second = (json.loads(r.stdout) for r in (one, done))
     for a, b in zip(first["results"], second["results"], strict=True):
         assert (a["wiring"], a["settings"]) == (b["wiring"], b["settings"])

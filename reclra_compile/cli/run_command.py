@@ -166,7 +166,8 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat) -> str |
     from reclra_compile.distributed.handshake import agree, facts_of
     from reclra_compile.train.loop import with_flags
 
-    setup = set_up({**ANSWERED, **options, "device": str(mesh.device), "again": word.attempt() > 0}, rank=True)
+    again = any(int(n) for n in mesh.gather(str(word.attempt())))  # each host counts its own restarts
+    setup = set_up({**ANSWERED, **options, "device": str(mesh.device), "again": again}, rank=True)
     job, plan = replace(setup.job, mesh=mesh), next(iter(setup.plans.values()))
     rest = {
         "data": job.data.name, "training samples": job.data.count("train"), "test samples": job.data.count("test"),

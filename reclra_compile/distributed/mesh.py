@@ -17,7 +17,6 @@ from torch.distributed.rendezvous import rendezvous
 from reclra_compile.distributed.channel import Incoming, Outgoing
 from reclra_compile.distributed.meeting import meet
 from reclra_compile.distributed.network import Ways
-from reclra_compile.distributed.rounds import common_name
 from reclra_compile.distributed.wire import ProcessWire, reason
 from reclra_compile.errors import Fault, RankError
 from reclra_compile.ir import Plan
@@ -163,7 +162,7 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
         )  # fmt: skip
     here, limit = _device(device, rank), timedelta(seconds=timeout)
     if not there:
-        _init(_backend(here), here, limit, rank, world)
+        _init(_backend(here), here, limit)
     replicas = world // stages
     across = None
     if replicas > 1:  # every rank makes all groups, in the same order
