@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from reclra_compile.ir import Device, Pathway, Plan, Region, Schedule, Target, Task
     from reclra_compile.machine import Machine
     from reclra_compile.rules.registry import register_target, register_update
-    from reclra_compile.runtime.program import Discrepancy, Program
+    from reclra_compile.runtime.discrepancy import Discrepancy
+    from reclra_compile.runtime.program import Program
     from reclra_compile.spec.load import load_wiring, shipped
     from reclra_compile.spec.schema import Wiring
     from reclra_compile.view.draw import write_picture
@@ -54,7 +55,8 @@ _EXPORTS = {
     "reclra_compile.ir": ("Device", "Pathway", "Plan", "Region", "Schedule", "Target", "Task"),
     "reclra_compile.machine": ("Machine",),
     "reclra_compile.rules.registry": ("register_target", "register_update"),
-    "reclra_compile.runtime.program": ("Discrepancy", "Program"),
+    "reclra_compile.runtime.discrepancy": ("Discrepancy",),
+    "reclra_compile.runtime.program": ("Program",),
     "reclra_compile.spec.load": ("load_wiring", "shipped"),
     "reclra_compile.spec.schema": ("Wiring",),
     "reclra_compile.view.draw": ("write_picture",),

@@ -17,6 +17,7 @@ from reclra_compile.errors import Fault, RankError, TrainingError
 from reclra_compile.ir import Plan, Task
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.microbatch import microbatches
+from reclra_compile.runtime.mode import in_mode_of
 from reclra_compile.runtime.program import Program, autocast_of
 from reclra_compile.runtime.state import Errors, Slots, StepState, buffers_aside
 from reclra_compile.schedule.expand import Event, Lane, lanes
@@ -192,7 +193,7 @@ class RankProgram(Program):
         parts = microbatches(inputs, self.plan.schedule.microbatches)
         states = [StepState(samples=n, whole=n, batch=n, lane=k) for k, (n, _) in enumerate(parts)]
         live = [self._filled(part, state) for state, (_, part) in zip(states, parts, strict=True)]
-        with torch.inference_mode(), self._mode():
+        with torch.inference_mode(), in_mode_of(self.model, self._regions()):
             self._expect(FORWARD, states)
             self._follow(live, self._forward_lane)
             for out in self._out.values():

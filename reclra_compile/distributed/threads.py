@@ -16,7 +16,7 @@ from reclra_compile.distributed.program import RankProgram
 from reclra_compile.distributed.wire import WireError
 from reclra_compile.errors import Fault, PlanError, RankError
 from reclra_compile.ir import Plan
-from reclra_compile.runtime.program import Discrepancy
+from reclra_compile.runtime.discrepancy import Discrepancy
 
 Make = Callable[[LocalMesh], RankProgram]
 R = TypeVar("R")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,13 +13,14 @@ from reclra_compile.errors import Fault, PlanError, TrainingError
 from reclra_compile.frontend.outputs import choose, pick
 from reclra_compile.ir import Plan, Task
 from reclra_compile.rules.catalogue import reads_out
+from reclra_compile.runtime.discrepancy import Discrepancy, averaged
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.microbatch import fewest_samples, joined, microbatches
+from reclra_compile.runtime.mode import in_mode_of
 from reclra_compile.runtime.peers import Alone, Peers
 from reclra_compile.runtime.precision import outside_autocast
 from reclra_compile.runtime.random_tasks import draws
-from reclra_compile.runtime.randomness import bound_to_train_mode
 from reclra_compile.runtime.shares import check_parts, shares
 from reclra_compile.runtime.stale import Delayed
 from reclra_compile.runtime.state import Slots, StepState
@@ -29,14 +29,6 @@ from reclra_compile.schedule.expand import Event, Lane, interleaved
 from reclra_compile.schedule.settling import settles
 
 OnTask = Callable[[Task, Callable[[str], Any]], None]
-
-
-@dataclass(frozen=True)
-class Discrepancy:
-    """D(Θ) of the last step (E2): the total, and each region's term, output first; floats."""
-
-    total: float
-    regions: dict[str, float]
 
 
 class Program:
@@ -111,7 +103,7 @@ class Program:
         if self._unchecked and len(live) > 1:
             self._check(live)
             self._unchecked = False
-        self._discrepancy = _averaged([slots[0] for slots in live])
+        self._discrepancy = averaged([slots[0] for slots in live])
         return torch.stack([slots[self._loss] for slots in live]).sum()
 
     def _live(self, batch: Sequence[Any]) -> list[Slots]:
@@ -202,7 +194,7 @@ class Program:
         if len(inputs) != len(self._inputs):
             raise TrainingError(Fault("T003", f"predict takes {len(self._inputs)} input(s), not {len(inputs)}"))
         slots = self._filled(inputs, StepState(autocast=autocast_of(inputs)))
-        with torch.no_grad(), self._mode():
+        with torch.no_grad(), in_mode_of(self.model, self._regions()):
             for task, run in zip(self.plan.tasks, self._steps, strict=True):
                 if task.kind == "L":
                     break
@@ -214,33 +206,12 @@ class Program:
         """The modules of the regions that this process runs."""
         return [m for modules in self._linked.modules.values() for m in modules]
 
-    @contextlib.contextmanager
-    def _mode(self) -> Iterator[None]:
-        """Inside, the regions are in the model's mode; raises TrainingError (T027) where they cannot be."""
-        regions = self._regions()
-        bound = bound_to_train_mode(regions) if not self.model.training else None
-        if bound:
-            raise TrainingError(
-                Fault("T027", f"'{bound}' is traced in train mode, so states cannot settle in eval mode",
-                      fix="write it as a module, such as nn.Dropout or nn.BatchNorm2d, in place of a function")
-            )
-        modes = {m: m.training for region in regions for m in region.modules()}
-        for m in regions:
-            m.train(self.model.training)
-        try:
-            yield
-        finally:
-            for m, mode in modes.items():
-                m.training = mode
-
     @property
     def discrepancy(self) -> Discrepancy:
         """D(Θ) of the last step; raises TrainingError (T004) before the first."""
         if self._discrepancy is None:
             raise TrainingError(Fault("T004", "no step has been taken yet, so there is no discrepancy"))
-        found = self._discrepancy
-        terms = {name: float(found[name]) for wave in self.plan.waves for name in wave if name in found}
-        return Discrepancy(sum(terms.values()), terms)
+        return Discrepancy.of(self.plan, self._discrepancy)
 
     @property
     def loss_fn(self) -> LossFunction:
@@ -348,9 +319,3 @@ def autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
     """Device type and precision of autocast where it is on for these inputs."""
     device = next((v.device.type for v in values if isinstance(v, Tensor)), "cpu")
     return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
-
-
-def _averaged(states: Sequence[StepState]) -> dict[str, Tensor]:
-    """Terms of D(Θ) over the batch, from those of its microbatches."""
-    names = dict.fromkeys(name for s in states for name in s.discrepancy)
-    return {n: torch.stack([s.discrepancy[n] * s.fraction for s in states]).sum() for n in names}
