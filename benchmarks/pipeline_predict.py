@@ -18,7 +18,7 @@ from reclra_compile.cost.measured import Time, time_of
 from reclra_compile.ir import Device, Plan
 from reclra_compile.machine import Machine
 from reclra_compile.placement.times import task_us
-from reclra_compile.profile.bench import bench, profile
+from reclra_compile.profile.bench import bench
 from reclra_compile.simulate.compare import compare
 
 SIMULATED = {
@@ -26,18 +26,18 @@ SIMULATED = {
     ALONE: "one_device",
 }  # fmt: skip
 """Contenders and how the simulator calls them; it has no interleaved zero bubble schedules."""
-CONSECUTIVE = ", consecutive"  #: the placement that is tried beside the planner's
+CONSECUTIVE = " (halves)"  #: the placement that is tried beside the planner's
 LINK_BYTES = 2**20  #: of a message that the link's rate is measured with
 
 
 def ours_name(wired: Wired) -> str:
     """What a wiring is called among the contenders."""
-    return f"rec-LRA {wired.wiring}" if wired.wiring != "backprop" else "backprop, this engine"
+    return f"rec-LRA {wired.wiring}" if wired.wiring != "backprop" else "backprop (this engine)"
 
 
 def alone_name(wired: Wired) -> str:
     """What it is called in one process."""
-    return f"{ours_name(wired)}, one process"
+    return f"{ours_name(wired)} (one process)"
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,17 @@ class Predictions:
         self.plain: dict[str, Plan] = {}
         self.time: dict[str, tuple[Time, Time]] = {}
         self.device: dict[str, Device] = {}
-        for wired in case.wirings:
-            name = ours_name(wired)
-            options = {"granularity": wired.granularity}
-            made = bench(case.build(), x[:few], wired.wiring, (x[:few], y[:few]), loss_fn=loss_fn, **options)
-            found = profile(made, torch.device("cpu"), rounds)
-            plain = plan_for(case.build(), x, wired.wiring, **options)  # type: ignore[arg-type]
+        benches = []
+        for w in case.wirings:
+            options = {"granularity": w.granularity, "loss_fn": loss_fn}
+            benches.append(bench(case.build(), x[:few], w.wiring, (x[:few], y[:few]), **options))
+            benches[-1].warm_up()
+        for _ in range(rounds):  # in turn, so that a drift of the machine is the same for all
+            for made in benches:
+                made.round()
+        for wired, made in zip(case.wirings, benches, strict=True):
+            name, found = ours_name(wired), made.measured(torch.device("cpu"))
+            plain = plan_for(case.build(), x, wired.wiring, granularity=wired.granularity)
             self.plain[name] = plain
             self.time[name] = time_of(found, plain, True), time_of(found, plain, False)
             self.device[name] = replace(
@@ -108,38 +113,40 @@ class Predictions:
         return arrange(self.plain[name], devices, Machine(microbatches=parts, pins=pins or {}), time_us)
 
     def planned(self, wired: Wired, parts: int, alone: bool = False) -> Planned:
-        """A wiring on all ranks, or on one with the batch as a whole."""
+        """A wiring on all ranks, placed by the planner, or on one with the batch as a whole."""
         name, count, parts = ours_name(wired), 1 if alone else self.ranks, 1 if alone else parts
-        plan = self._arranged(name, count, parts, True)
-        flops = self._arranged(name, count, parts, False).simulate().makespan_us
-        return Planned(alone_name(wired) if alone else name, plan, plan.simulate().makespan_us, flops)
+        return self._planned(name, alone_name(wired) if alone else name, count, parts)
 
-    def consecutive(self, wired: Wired, parts: int) -> Planned | None:
-        """The same with one stretch of the model on each rank, about equally long; None where it is so anyway."""
-        name = ours_name(wired)
-        plan = self._arranged(name, self.ranks, parts, True)
-        of = {p.name: p.target for p in plan.pathways}
-        work = dict.fromkeys((r for r, _ in plan.placement.regions), 0.0)
-        for t in plan.tasks:
+    def consecutive(self, wired: Wired, found: Plan, parts: int) -> Planned | None:
+        """The same with one stretch of the model on each rank, about equally long; None where `found` is so anyway."""
+        of = {p.name: p.target for p in found.pathways}
+        work = dict.fromkeys((r for r, _ in found.placement.regions), 0.0)
+        for t in found.tasks:
             if (region := of.get(t.subject, t.subject)) in work:
                 work[region] += t.us
         edges = balanced(list(work.values()), self.ranks, self.ranks)
         pins = {r: k for k, (a, b) in enumerate(pairwise(edges)) for r in list(work)[a:b]}
-        if pins == dict(plan.placement.regions):
+        if pins == dict(found.placement.regions):
             return None
-        pinned = self._arranged(name, self.ranks, parts, True, pins)
-        flops = self._arranged(name, self.ranks, parts, False, pins).simulate().makespan_us
-        return Planned(f"{name}{CONSECUTIVE}", pinned, pinned.simulate().makespan_us, flops)
+        name = ours_name(wired)
+        return self._planned(name, f"{name}{CONSECUTIVE}", self.ranks, parts, pins)
+
+    def _planned(self, name: str, label: str, count: int, parts: int, pins: Mapping[str, int] | None = None) -> Planned:
+        """A plan, and what it comes to in FLOPs with the same placement."""
+        plan = self._arranged(name, count, parts, True, pins)
+        flops = self._arranged(name, count, parts, False, dict(plan.placement.regions))
+        return Planned(label, plan, plan.simulate().makespan_us, flops.simulate().makespan_us)
 
     def rivals(self, parts: int) -> dict[str, tuple[float, float]]:
         """Microseconds and FLOPs of a step of backprop's schedules, by the tasks of the wiring `backprop`."""
         name = ours_name(Wired("backprop"))
+        anywhere = {r.name: 0 for r in self.plain[name].regions}  # rivals are cut into stages of their own
         found: dict[str, tuple[float, float]] = {}
         for rival, simulated in SIMULATED.items():
             many = {DATA_PARALLEL: self.ranks, ALONE: 1}.get(rival, parts)
             steps = []
             for rated in (True, False):
-                plan = self._arranged(name, self.ranks, many, rated)
+                plan = self._arranged(name, self.ranks, many, rated, anywhere)
                 (step,) = compare(plan, [simulated], self.time[name][1] if rated else task_us)
                 steps.append(step.step_us if step.possible else 0.0)
             found[rival] = steps[0], steps[1]

@@ -31,7 +31,7 @@ import reclra_compile as rc
 
 BASE = "1F1B"
 PIPELINES = (BASE, "GPipe", "interleaved 1F1B", "interleaved zero bubble", "ZBV zero bubble")
-DATA_PARALLEL, ALONE = "DDP", "backprop, one process"
+DATA_PARALLEL, ALONE = "DDP", "backprop (one process)"
 _SINGLE = {BASE: Schedule1F1B, "GPipe": ScheduleGPipe}
 _MULTI = {
     "interleaved 1F1B": ScheduleInterleaved1F1B,

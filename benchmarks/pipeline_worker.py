@@ -116,7 +116,8 @@ def run(case: Case, options: Options, link: Link, mesh: Any) -> list[Row]:
         found: dict[str, Any] = {"cuts": cuts}
         for m in options.microbatches:
             planned = [guesses.planned(w, m) for w in case.wirings]
-            planned += [p for w in case.wirings[:-1] if (p := guesses.consecutive(w, m))]
+            pairs = [*zip(case.wirings, planned, strict=True)][:-1]
+            planned += [made for w, p in pairs if (made := guesses.consecutive(w, p.plan, m))]
             planned.append(guesses.planned(case.wirings[0], m, True))
             found[str(m)] = {
                 "plans": {p.name: str(p.plan) for p in planned},
