@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reclra_compile.auto.settings import asked_of
+from reclra_compile.distributed.evaluation import in_eval_mode
 from reclra_compile.distributed.network import Network
 from reclra_compile.distributed.place import place
 from reclra_compile.distributed.recording import Recording
@@ -70,7 +71,8 @@ def compile(
     machine = _machine(devices, microbatches, staleness, placement)
     plan, ground, cuts = _planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
     if mesh is not None:
-        return place(plan, ground.traced, cuts, loss_fn, seed, reduction, output, mesh, record)
+        evaluating = in_eval_mode(model, example_inputs, output, plan, ground.traced, cuts)
+        return place(plan, ground.traced, cuts, loss_fn, seed, reduction, output, mesh, record, evaluating)
     linked, synapses = link(plan, ground.traced, cuts, loss_fn, seed, reduction)
     return Program(plan, model, linked, synapses, output)
 
@@ -102,10 +104,10 @@ def threaded(
     number = devices if devices is not None or plan is not None else len(on)
     machine = _machine(number, microbatches, staleness, placement)
     plan, ground, cuts = _planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
-    made = plan
+    made, evaluating = plan, in_eval_mode(model, example_inputs, output, plan, ground.traced, cuts)
     return ThreadedProgram(
         made, model, [torch.device(d) for d in on],
-        lambda mesh: place(made, ground.traced, cuts, loss_fn, seed, reduction, output, mesh),
+        lambda mesh: place(made, ground.traced, cuts, loss_fn, seed, reduction, output, mesh, None, evaluating),
     )  # fmt: skip
 
 

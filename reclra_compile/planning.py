@@ -152,10 +152,7 @@ def divided(
 def check_plan(plan: Plan, ground: Ground, found: tuple[Cut, ...]) -> tuple[Cut, ...]:
     """The regions of `plan` in the model; raises PlanError for an unsound plan (P1xx) or another model's (P010)."""
     verify(plan)
-    wanted = [(r.name, r.layers or (r.name,)) for r in plan.regions]
-    cuts = found
-    if Counter(n for _, names in wanted for n in names) == Counter(c.name for c in found):
-        cuts = joined(ground, found, wanted)
+    cuts = regions_of(plan, ground, found)
     model = fingerprint(measure(ground.traced, cuts))
     if not plan.fingerprint == fingerprint(plan.regions) == model:
         edited = "; its regions were edited since" if plan.fingerprint == model else ""
@@ -169,6 +166,14 @@ def check_plan(plan: Plan, ground: Ground, found: tuple[Cut, ...]) -> tuple[Cut,
         )
     check_feasible(plan, ground.traced, cuts)
     return cuts
+
+
+def regions_of(plan: Plan, ground: Ground, found: tuple[Cut, ...]) -> tuple[Cut, ...]:
+    """The regions of `plan` as nodes of a graph whose layers are `found`; the layers where these are others."""
+    wanted = [(r.name, r.layers or (r.name,)) for r in plan.regions]
+    if Counter(n for _, names in wanted for n in names) == Counter(c.name for c in found):
+        return joined(ground, found, wanted)
+    return found
 
 
 def fingerprint(regions: tuple[Region, ...]) -> str:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from architectures import ARCHITECTURES
 from lanes import differ, gradients, made
-from torch import Tensor
+from torch import Tensor, nn
 
 import reclra_compile as rc
 from reclra_compile.errors import RankError
@@ -53,6 +53,35 @@ def test_threads_predict_in_eval_mode_what_the_model_does() -> None:
     module.eval()
     assert torch.allclose(program.predict(*inputs), module(*inputs), atol=1e-12)
     assert not program.predict(*inputs).requires_grad
+    program.close()
+
+
+class Functional(nn.Module):
+    """Dropout and batch norm as functions, which a trace binds to train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("var", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.batch_norm(self.first(x), self.mean, self.var, training=self.training)
+        return self.last(F.dropout(torch.relu(x), 0.5, self.training))
+
+
+@pytest.mark.parametrize("wiring", ["depth1", "backprop"])
+def test_threads_evaluate_what_is_traced_for_training_alone(wiring: str) -> None:
+    torch.manual_seed(0)
+    module, x = Functional().double(), torch.randn(8, 6, dtype=torch.float64)
+    program = rc.threaded(module, x, wiring, on=["cpu", "cpu"], microbatches=2)
+    program.step(x, torch.arange(8) % 3)
+    assert module.mean.any()
+    module.eval()
+    assert torch.allclose(program.predict(x), module(x), atol=1e-12)
+    assert module.training is False
+    module.train()
+    assert not torch.allclose(program.predict(x), program.predict(x))
     program.close()
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from reclra_compile.distributed.evaluation import evaluated
 from reclra_compile.distributed.initial import initialise, share
 from reclra_compile.distributed.network import Network
 from reclra_compile.distributed.program import RankProgram
@@ -26,12 +27,13 @@ Init = Literal["build", "regions"]
 def place(
     plan: Plan, traced: Traced, cuts: tuple[Cut, ...], loss_fn: LossFunction, seed: int, reduction: str | None,
     output: str | int | None, mesh: Network, record: Recording | None = None,
+    evaluating: tuple[Traced, tuple[Cut, ...]] | None = None,
 ) -> RankProgram:  # fmt: skip
     """The program of one rank; where ranks are apart, what `traced.model` holds for others is on meta afterwards.
 
     Parameters and buffers that are on meta are drawn by `seed` and their names, each on the rank that holds it; others
-    are taken as they are. Raises RankError: R102 where the plan is for another number of stages, R113 for what nothing
-    initialises.
+    are taken as they are. `evaluating`: the graph of eval mode, where it is another. Raises RankError: R102 where the
+    plan is for another number of stages, R113 for what nothing initialises.
     """
     if len(plan.devices) != mesh.stages:
         raise RankError(
@@ -47,16 +49,18 @@ def place(
         held |= _unused(model, pieces.values())
     copied = {p.source for p in plan.pathways if p.init == "transpose" and p.target in own} - own
     lent = _names(model, (body(traced, by_name[r]).module for r in copied))
+    roots = [model, traced.module, *([evaluating[0].module] if evaluating else [])]
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-        initialise([model, traced.module], held | lent, seed, mesh.device, record=record)
+        initialise(roots, held | lent, seed, mesh.device, record=record)
     if mesh.apart:  # on meta too, where a constructor may have made real tensors
-        share([model, traced.module], held | lent)
+        share(roots, held | lent)
     _move(model, held | (lent if mesh.apart else set()), mesh.device)
     linked, synapses = link(plan, traced, cuts, loss_fn, seed, reduction, own, mesh.device)
     if mesh.apart and lent - held:
         regions = [m for modules in linked.modules.values() for m in modules]
-        share([model, traced.module, *regions], held)
-    return RankProgram(plan, model, linked, synapses, output, mesh, frozenset(held))
+        share([*roots, *regions], held)
+    evaluates = {c.name: evaluated(evaluating[0], c)[1] for c in evaluating[1] if c.name in own} if evaluating else {}
+    return RankProgram(plan, model, linked, synapses, output, mesh, frozenset(held), evaluates)
 
 
 def homes(plan: Plan, traced: Traced, cuts: Sequence[Cut]) -> dict[str, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reclra_compile.distributed.averaging import Averaging, averaged_buffers
+from reclra_compile.distributed.evaluation import Evaluated
 from reclra_compile.distributed.forward import forward_tasks
 from reclra_compile.distributed.messages import destinations, fields, orders
 from reclra_compile.distributed.network import FORWARD, TRAIN, Network, Outgoing, Unwatched, Watch
@@ -33,9 +34,9 @@ class RankProgram(Program):
 
     def __init__(
         self, plan: Plan, model: nn.Module, linked: Linked, synapses: nn.Module, output: str | int | None,
-        mesh: Network, held: frozenset[str],
+        mesh: Network, held: frozenset[str], evaluates: Mapping[str, Evaluated] | None = None,
     ) -> None:  # fmt: skip
-        """`held`: the names, in the model's state_dict, of what this rank holds."""
+        """`held`: the names, in the model's state_dict, of what this rank holds; `evaluates`: regions in eval mode."""
         self.peers: Network = mesh
         self.held = held
         self.watch: Watch = Unwatched()
@@ -51,6 +52,10 @@ class RankProgram(Program):
         self._forward_lane = tuple((i, m) for i, m in self._sequence if i in forward)
         self._averaging = Averaging(linked, self._sequence, mesh.across) if mesh.replicas > 1 else None
         self._way = TRAIN
+        self._evaluating = {
+            i: _evaluation(t, evaluates[t.subject], linked)
+            for i, t in enumerate(plan.tasks) if t.kind == "F" and evaluates and t.subject in evaluates
+        }  # fmt: skip
         self._rows: tuple[str, int] | None = None  # the loss's reduction, and rows of the output per sample
 
     def _built(self, task: Task) -> Step:
@@ -191,13 +196,19 @@ class RankProgram(Program):
         if self.peers.replica:
             return None
         parts = microbatches(inputs, self.plan.schedule.microbatches)
-        states = [StepState(samples=n, whole=n, batch=n, lane=k) for k, (n, _) in enumerate(parts)]
+        seed = self._seed() if self.model.training else 0
+        states = [StepState(samples=n, whole=n, batch=n, number=k, lane=k, seed=seed) for k, (n, _) in enumerate(parts)]
         live = [self._filled(part, state) for state, (_, part) in zip(states, parts, strict=True)]
-        with torch.inference_mode(), in_mode_of(self.model, self._regions()):
-            self._expect(FORWARD, states)
-            self._follow(live, self._forward_lane)
-            for out in self._out.values():
-                self._finished(out)
+        again = self._evaluating if not self.model.training else {}
+        plain, self._steps = self._steps, [again.get(i, run) for i, run in enumerate(self._steps)]
+        try:
+            with torch.inference_mode(), in_mode_of(self.model, () if again else self._regions()):
+                self._expect(FORWARD, states)
+                self._follow(live, self._forward_lane)
+                for out in self._out.values():
+                    self._finished(out)
+        finally:
+            self._steps = plain
         loss = self.plan.tasks[self._after_loss - 1]
         if loss.device != self.peers.stage:
             return None
@@ -255,6 +266,18 @@ class RankProgram(Program):
             Fault("R104", f"rank {mine} waited too long for rank {other} at {doing}, step {self.steps_done + 1}; "
                   f"{self.watch.seen(other)}", fix="if steps really take so long, give a longer --rank-timeout")
         )  # fmt: skip
+
+
+def _evaluation(task: Task, run: Evaluated, linked: Linked) -> Step:
+    """Task F of a region in eval mode, which leaves nothing for errors."""
+    found = linked.regions[task.subject]
+    reads, outs = ([linked.slot.on(task.device, v) for v in names] for names in (found.inputs, found.outputs))
+
+    def step(v: Slots) -> None:
+        for slot, value in zip(outs, run([v[i] for i in reads]), strict=True):
+            v[slot] = value
+
+    return step
 
 
 def _elsewhere(v: Slots) -> None:

@@ -44,14 +44,14 @@ class ThreadedProgram:
 
     def step(self, *batch: Any) -> Tensor:
         """Forward pass and schedule on `*inputs, target`; returns the loss (a detached scalar) as Program does."""
-        seed = int(torch.randint(2**40, ())) if self.stages[0].own_streams else 0
-        losses = self._each(lambda stage: stage.step(*self._near(stage, batch)), seed)
+        losses = self._each(lambda stage: stage.step(*self._near(stage, batch)), self.stages[0].own_streams)
         home = losses[0].device
         return torch.stack([loss.to(home) for loss in losses]).sum()
 
     def predict(self, *inputs: Any) -> Tensor:
         """The model's output in its mode, train or eval, without a graph."""
-        outputs = self._each(lambda stage: stage.predict(*self._near(stage, inputs)))
+        draws = self.model.training and self.stages[0].own_streams
+        outputs = self._each(lambda stage: stage.predict(*self._near(stage, inputs)), draws)
         return next(o for o in outputs if o is not None)
 
     @property
@@ -91,8 +91,9 @@ class ThreadedProgram:
         device = stage.peers.device
         return tuple(tree_map(lambda v: v.to(device) if isinstance(v, Tensor) else v, tuple(batch)))
 
-    def _each(self, work: Callable[[RankProgram], R], seed: int = 0) -> list[R]:
+    def _each(self, work: Callable[[RankProgram], R], draws: bool) -> list[R]:
         """What each stage's thread makes of it; raises the first error, not those of threads that waited for it."""
+        seed = int(torch.randint(2**40, ())) if draws else 0
         self._meeting.begin()
         kinds = (kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
         autocast = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds]

@@ -7,6 +7,8 @@ under `guarded`, which stops the write before it happens.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import copy
 from collections.abc import Iterator
 from typing import Any
@@ -42,10 +44,23 @@ def _alias(p: nn.Parameter) -> nn.Parameter:
     return twin
 
 
+_TRAINS: contextvars.ContextVar[bool] = contextvars.ContextVar("trains", default=True)
+
+
+@contextlib.contextmanager
+def copies_evaluate() -> Iterator[None]:
+    """Inside, copies are in eval mode, so that a model is traced as it evaluates."""
+    token = _TRAINS.set(False)
+    try:
+        yield
+    finally:
+        _TRAINS.reset(token)
+
+
 def shared_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A copy in train mode that shares the parameters' memory with `model`."""
     twin: nn.Module = copy.deepcopy(model, aliases(model) if memo is None else memo)
-    return twin if twin.training else twin.train()
+    return twin if twin.training is _TRAINS.get() else twin.train(_TRAINS.get())
 
 
 class guarded(TorchDispatchMode):
