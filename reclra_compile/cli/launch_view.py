@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from reclra_compile.cli.rank_view import kept_in_words
 from reclra_compile.cli.train_setup import SETTINGS, Setup
 from reclra_compile.cli.training_view import TrainingView
 from reclra_compile.distributed import word
@@ -18,7 +19,6 @@ from reclra_compile.distributed.launch import Launch
 from reclra_compile.distributed.report import name_of
 from reclra_compile.files import write_text
 from reclra_compile.ir import Plan, Training
-from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Member, Result
 from reclra_compile.train.loop import Epoch, with_flags
 from reclra_compile.train.measure import Measure
@@ -51,6 +51,11 @@ class Told:
     restarts: int
     history: list[Epoch] = field(default_factory=list)
     run: Remote | None = None
+
+    @property
+    def kept(self) -> str:
+        """What is left where the ranks fail now, in a clause."""
+        return kept_in_words(self.member, self.run.kept) if self.run else ""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """One event of `rank_view.EventView`."""
@@ -117,7 +122,7 @@ def launched(setup: Setup, member: Member, options: dict[str, Any], view: Traini
         told = Told(view, member, folder, options["max_restarts"])
         launch = Launch(
             ["-m", "reclra_compile.run", *_arguments(setup, member, options, file, ranks)], ranks, folder,
-            name=lambda rank: name_of(rank, plan), kept=lambda: _kept(member, told), restarts=options["max_restarts"],
+            name=lambda rank: name_of(rank, plan), kept=lambda: told.kept, restarts=options["max_restarts"],
         )  # fmt: skip
         launch.run(told)
     return Result(member, plan, with_flags(plan.training, **setup.job.flags), tuple(told.history))
@@ -143,14 +148,3 @@ def threads(ranks: int) -> int:
         return int(named)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // ranks)
-
-
-def _kept(member: Member, told: Told) -> str:
-    """What is left of a run whose rank was lost, in a clause."""
-    if told.run is None:
-        return ""
-    if member.folder is None:
-        return "nothing is kept; with --run-dir DIR a run can be resumed"
-    if not told.run.kept:
-        return "there is no checkpoint yet"
-    return f"the last checkpoint, after {told.run.kept}, is in {checkpoint_of(member.folder)}: go on with --resume"

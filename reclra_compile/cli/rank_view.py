@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from reclra_compile.distributed import word
 from reclra_compile.distributed.heartbeat import Heartbeat
+from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Member, Watcher
 from reclra_compile.train.loop import Epoch, Run
 
@@ -14,14 +15,32 @@ from reclra_compile.train.loop import Epoch, Run
 OFTEN = 0.05
 
 
+def kept_in_words(member: Member | None, kept: str) -> str:
+    """What is left of a run whose ranks fail, in a clause; `kept` is how far its newest checkpoint is."""
+    if member is None:
+        return ""
+    if member.folder is None:
+        return "nothing is kept; with --run-dir DIR a run can be resumed"
+    if not kept:
+        return "there is no checkpoint yet"
+    return f"the last checkpoint, after {kept}, is in {checkpoint_of(member.folder)}: go on with --resume"
+
+
 class RankView:
     """Lets the heart beat at the place of the program that runs, and passes on what happens to the view of rank 0."""
 
     def __init__(self, heartbeat: Heartbeat, view: Watcher | None) -> None:
         self._heartbeat, self._view = heartbeat, view
+        self._running: tuple[Member, Run] | None = None
+
+    @property
+    def kept(self) -> str:
+        """What is left where the ranks fail now, in a clause."""
+        return kept_in_words(self._running[0], self._running[1].kept) if self._running else ""
 
     def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
         """A run begins, or goes on after the epochs of `history`."""
+        self._running = member, run
         if hasattr(run.program, "watch"):
             run.program.watch = self._heartbeat
         if self._view is not None:

@@ -20,6 +20,7 @@ from reclra_compile.cli.train_options import data_options, rank_timeout_option, 
 from reclra_compile.errors import Fault, RankError, ReclraError
 
 if TYPE_CHECKING:
+    from reclra_compile.cli.rank_view import RankView
     from reclra_compile.distributed.heartbeat import Heartbeat
     from reclra_compile.distributed.mesh import Mesh
     from reclra_compile.ir import Plan
@@ -86,7 +87,7 @@ def run(**options: Any) -> None:
 
     Exit status: 0; 2 for a mistake, or where a rank is lost.
     """
-    from reclra_compile.distributed import report
+    from reclra_compile.distributed import report, word
 
     rank = _rank()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a rank that waits in torch would not hear of Ctrl-C
@@ -98,6 +99,8 @@ def run(**options: Any) -> None:
     except ReclraError as error:
         if place.mesh is not None and place.heartbeat is not None:
             error = report.located(error, place.heartbeat.seen, rank, place.mesh.count)
+        if place.view is not None and word.folder() is None:  # the launcher of this package says it itself
+            error = report.with_kept(error, place.view.kept)
         report.report(error, rank, place.plan, place.store, show)
         report.end(2)
     except Exception as error:
@@ -116,6 +119,7 @@ class Place:
         self.plan: Plan | None = None
         self.mesh: Mesh | None = None
         self.heartbeat: Heartbeat | None = None
+        self.view: RankView | None = None
 
     @property
     def store(self) -> Any:
@@ -149,14 +153,14 @@ def _run(options: dict[str, Any], place: Place) -> str | None:
     heartbeat = place.heartbeat = Heartbeat(mesh.store, mesh.rank)
     heartbeat.start()
     with _outer(place.rank, options["as_json"]):
-        result = _trained(options, mesh, heartbeat)
+        result = _trained(options, mesh, heartbeat, place)
     mesh.barrier()  # nobody leaves while another one still writes
     heartbeat.stop()
     mesh.close()
     return result if word.folder() is None else None
 
 
-def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat) -> str | None:
+def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: Place) -> str | None:
     from dataclasses import replace
 
     from reclra_compile.cli.rank_view import EventView, RankView
@@ -180,12 +184,14 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat) -> str |
     folder = word.folder()
     if folder or mesh.rank:
         events = EventView(word.Events(folder / word.EVENTS)) if folder and not mesh.rank else None
+        place.view = RankView(heartbeat, events)
         for member in setup.members:
-            job.run(member, RankView(heartbeat, events))
+            job.run(member, place.view)
         return None
     with TrainingView(setup, options["as_json"], options["log"]) as view:
+        place.view = RankView(heartbeat, view)
         for member in setup.members:
-            results.append(job.run(member, RankView(heartbeat, view)))
+            results.append(job.run(member, place.view))
     if options["as_json"]:
         return results_json(setup, results)
     view.summary(results)

@@ -12,12 +12,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reclra_compile.distributed import word
 from reclra_compile.distributed.heartbeat import Beat, where
+from reclra_compile.distributed.report import with_kept
 from reclra_compile.errors import Fault, RankError
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -108,11 +109,7 @@ class Launch:
     def _told(self, said: word.Said) -> RankError:
         if said.traceback:
             print(said.traceback, file=sys.stderr, end="")
-        kept = self.kept()
-        return RankError(
-            replace(f, message=f"{f.message}; {kept}") if kept and f.code in (*word.SECONDARY, "F001", "R112") else f
-            for f in said.faults
-        )
+        return RankError(with_kept(RankError(said.faults), self.kept()).faults)
 
     def _ended(self, rank: int, how: str, attempt: int) -> Fault:
         heard = word.left(self.folder, "place", attempt).get(rank)

@@ -26,6 +26,8 @@ from reclra_compile.ir import Plan
 NAMED = (*SECONDARY, "R101", "R102", "R111")
 #: whose a fault is that all ranks raise
 AGREED = re.compile(r"\brank (\d+): ")
+#: faults that say nothing of what is kept
+KEEPING = (*SECONDARY, "F001", "R112")
 #: where the elastic launcher reads what a process ended of
 ELASTIC = "TORCHELASTIC_ERROR_FILE"
 #: how a fault ends that says for no rank in particular what it waited for
@@ -67,6 +69,13 @@ def located(error: ReclraError, seen: Callable[[int], str], rank: int, count: in
     silent = [text for text in others if "last heard" in text or "never" in text] or others
     shown = "; ".join(silent[:MANY]) + (f"; and {len(silent) - MANY} more" if len(silent) > MANY else "")
     return ReclraError(replace(f, message=f"{f.message}; {shown}") for f in error.faults)
+
+
+def with_kept(error: ReclraError, kept: str) -> ReclraError:
+    """The error with what is left of the run, in a clause, where its own words do not say it."""
+    if not kept:
+        return error
+    return ReclraError(replace(f, message=f"{f.message}; {kept}") if f.code in KEEPING else f for f in error.faults)
 
 
 def unexpected(error: BaseException) -> RankError:
