@@ -134,6 +134,12 @@ sys.exit(3) if rank else time.sleep(60)
     assert capfd.readouterr().err == "what it printed last\n"
 
 
+def test_a_rank_that_cannot_begin_is_named(tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text("import sys; sys.exit(7)")
+    with pytest.raises(RankError, match="rank 0 ended with status 7, before it was heard"):
+        Launch([str(tmp_path / "stub.py")], 1, tmp_path).run(lambda event: None)
+
+
 def test_a_stopped_rank_is_ended(started: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It hears nothing but SIGKILL, which torch sends half a minute later."""
     monkeypatch.setattr(launch, "GRACE", 1)

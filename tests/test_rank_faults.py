@@ -96,6 +96,7 @@ def test_a_loss_that_is_not_finite_is_said_once(train: Callable[..., Result]) ->
     assert "are kept in " in said
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_once(train: Callable[..., Result]) -> None:
     """The checkpoint before is whole."""
     said = message(train("full:21", "--checkpoint-every", "1"))

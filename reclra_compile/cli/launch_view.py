@@ -123,6 +123,7 @@ def launched(setup: Setup, member: Member, options: dict[str, Any], view: Traini
         launch = Launch(
             ["-m", "reclra_compile.run", *_arguments(setup, member, options, file, ranks)], ranks, folder,
             name=lambda rank: name_of(rank, plan), kept=lambda: told.kept, restarts=options["max_restarts"],
+            environment={"OMP_NUM_THREADS": str(options["threads"] or threads(ranks))},
         )  # fmt: skip
         launch.run(told)
     return Result(member, plan, with_flags(plan.training, **setup.job.flags), tuple(told.history))

@@ -38,7 +38,8 @@ HANDLED = tuple(getattr(signal, f"SIG{n}") for n in ("TERM", "INT", "HUP", "QUIT
 class Launch:
     """`command`: arguments of this Python that each of `ranks` processes runs; `folder`: where they leave word.
 
-    `name` gives what a rank is called; `kept` says what is left of the run where a rank is killed.
+    `name` gives what a rank is called; `kept` says what is left of the run where a rank is killed; `environment` is
+    added to that of this process.
     """
 
     command: Sequence[str]
@@ -57,6 +58,7 @@ class Launch:
         """
         from torch.distributed.elastic.multiprocessing import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.elastic.rendezvous import RendezvousError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
         config = LaunchConfig(
@@ -79,12 +81,17 @@ class Launch:
         except ChildFailedError as error:
             statuses = {rank: failure.exitcode for rank, failure in error.failures.items()}
             raise self._cause(statuses, follower.killed) from None
+        except RendezvousError as error:
+            raise RankError(
+                Fault("R107", f"torch's launcher cannot meet its processes on this host: {error}",
+                      fix="let this host connect to itself, at localhost, or use --one-process")
+            ) from error  # fmt: skip
         if follower.error is not None:
             raise follower.error
 
     def _cause(self, statuses: dict[int, int], killed: set[int]) -> RankError:
         """The first cause of a failure: a fault that a rank left, then a signal, then what others saw of it."""
-        attempt = max(0, *(self._attempts()))
+        attempt = max([0, *self._attempts()])
         told = word.said(self.folder, attempt)
         if told and not told[0].secondary:
             return self._told(told[0])
