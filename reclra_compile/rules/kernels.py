@@ -45,7 +45,7 @@ class Dense(nn.Module):
         """Add Σ_n u_n v_nᵀ to the gradient of E, and Σ_n v_n to that of `bias`."""
         v_NJ = v_NJ.to(self.E_T.dtype)
         if self.E_T.requires_grad:
-            add_grad(self.E_T, v_NJ.t() @ u_NI.to(self.E_T.dtype))
+            add_product(self.E_T, v_NJ.t(), u_NI.to(self.E_T.dtype))
         if bias is not None and bias.requires_grad:
             add_grad(bias, v_NJ.sum(0))
 
@@ -74,8 +74,8 @@ class LowRank(nn.Module):
         """Add the factors' shares of Σ_n u_n v_nᵀ to their gradients, and Σ_n v_n to that of `bias`."""
         u_NI, v_NJ = u_NI.to(self.A_T.dtype), v_NJ.to(self.A_T.dtype)
         if self.A_T.requires_grad:
-            add_grad(self.A_T, (v_NJ @ self.B_T.t()).t() @ u_NI)
-            add_grad(self.B_T, (u_NI @ self.A_T.t()).t() @ v_NJ)
+            add_product(self.A_T, (v_NJ @ self.B_T.t()).t(), u_NI)
+            add_product(self.B_T, (u_NI @ self.A_T.t()).t(), v_NJ)
         if bias is not None and bias.requires_grad:
             add_grad(bias, v_NJ.sum(0))
 
@@ -86,6 +86,14 @@ def add_grad(parameter: nn.Parameter, grad: Tensor) -> None:
         parameter.grad = grad
     else:
         parameter.grad.add_(grad)
+
+
+def add_product(parameter: nn.Parameter, a: Tensor, b: Tensor) -> None:
+    """Accumulate a b into `.grad`, without a matrix of its own where there is one already."""
+    if parameter.grad is None:
+        parameter.grad = a @ b
+    else:
+        torch.addmm(parameter.grad, a, b, out=parameter.grad)  # addmm_ is no operation that FLOP counters know
 
 
 def initial(

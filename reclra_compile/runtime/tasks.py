@@ -16,6 +16,7 @@ from reclra_compile.rules import targets as rules
 from reclra_compile.rules.blocked import BLOCK, Spread, errors
 from reclra_compile.rules.catalogue import TARGETS, UPDATES
 from reclra_compile.rules.maps import Mapped
+from reclra_compile.runtime.accumulate import accumulate
 from reclra_compile.runtime.forward_tasks import forward, loss
 from reclra_compile.runtime.inverse import displacement as difference
 from reclra_compile.runtime.linked import Linked, Step
@@ -237,9 +238,12 @@ def _update(task: Task, linked: Linked) -> Step:
 
         return later
 
+    adds = not linked.alone
+
     def run(v: Slots) -> None:
-        live = v[h]
-        vjp(live, v[e] if whole else (v[e].c,), learned)
+        live, given = v[h], v[e] if whole else (v[e].c,)
+        if not (adds and accumulate(live, given, learned)):
+            vjp(live, given, learned)
         for slot, positions in edges:
             v[slot] = tuple(total([heard(live, k) for k in ks]) for ks in positions)
 
