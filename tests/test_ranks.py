@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,7 @@ from torch import Tensor
 import reclra_compile as rc
 from reclra_compile.distributed.mesh import connect
 
+OWN_LOOP = Path(__file__).parent.parent / "examples" / "own_loop.py"
 MODELS = ("mlp", "resnet", "gpt")
 WIRINGS = ("backprop", "depth1", "depth2", "blocks")
 MICROBATCHES = (1, 2, 8)
@@ -132,3 +137,13 @@ def _compare(kind: str, stages: int, replicas: int) -> None:
                 if not torch.allclose(held[n], expected[n], rtol=close, atol=close)
             ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_example_of_a_loop_of_ones_own_learns() -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(OWN_LOOP)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=one_thread)
+    assert done.returncode == 0, done.stderr
+    errors = [float(line.split()[-2]) for line in done.stdout.splitlines()]
+    assert len(errors) == 5
+    assert errors[-1] < 25 < errors[0]
