@@ -252,5 +252,5 @@ def test_a_value_of_another_form_than_before_is_named() -> None:
     order = orders(plan, forward_tasks(plan))[0, 1]
     out = Outgoing(Memory(), {"train": order}, lambda i: plan.tasks[i].subject)
     out.post("train", order[0].tasks[0], 0, torch.ones(2), 4, None)
-    with pytest.raises(RankError, match=r"'z\.r0>1' of microbatch 1 has another form .* float32 \[3\], not float32"):
+    with pytest.raises(RankError, match=r"'z\.r0>1' of microbatch 2 has another form .* float32 \[3\], not float32"):
         out.post("train", order[1].tasks[0], 1, torch.ones(3), 4, None)

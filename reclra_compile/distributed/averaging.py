@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from reclra_compile.distributed.network import Network
 from reclra_compile.ir import Task
 from reclra_compile.runtime.linked import Linked
 from reclra_compile.runtime.peers import Peers
@@ -25,22 +26,29 @@ class Averaging:
     afterwards.
     """
 
-    def __init__(self, linked: Linked, lane: Lane, group: Any) -> None:
-        self._group = group
+    def __init__(self, linked: Linked, lane: Lane, mesh: Network) -> None:
+        self._mesh = mesh
         last = {i: k for k, (i, _) in enumerate(lane)}
-        users: dict[nn.Parameter, set[int]] = {}
+        self._users: dict[nn.Parameter, set[int]] = {}
         for i in last:
             for p in learned_by(linked.plan.tasks[i], linked):
-                users.setdefault(p, set()).add(i)
-        ready = sorted(users, key=lambda p: max(last[i] for i in users[p]))  # sorting keeps the order of equals
-        self._buckets = list(_buckets(ready))
-        self._needs = [{i for p in bucket for i in users[p]} for bucket in self._buckets]
+                self._users.setdefault(p, set()).add(i)
+        by_end = sorted(self._users, key=lambda p: max(last[i] for i in self._users[p]))  # equals keep their order
+        self._ready = by_end
+        self._learn: list[bool] = []
+        self._buckets: list[list[nn.Parameter]] = []
+        self._needs: list[set[int]] = []
         self._kept: list[Tensor | None] = []
         self._under_way: list[tuple[Any, Tensor]] = []
         self._done: set[int] = set()
 
     def begin(self) -> None:
         """A step begins: gradients that are there already are set aside."""
+        learn = [p.requires_grad for p in self._ready]
+        if learn != self._learn:  # something was frozen, or learns again
+            self._learn = learn
+            self._buckets = list(_buckets([p for p in self._ready if p.requires_grad]))
+            self._needs = [{i for p in bucket for i in self._users[p]} for bucket in self._buckets]
         self._kept = [p.grad for bucket in self._buckets for p in bucket]
         for bucket in self._buckets:
             for p in bucket:
@@ -80,8 +88,12 @@ class Averaging:
         return len(self._buckets)
 
     def _leave(self, bucket: Sequence[nn.Parameter]) -> None:
+        for p in bucket:
+            if p.grad is not None and p.grad.is_sparse:
+                p.grad = p.grad.to_dense()
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
-        work = dist.all_reduce(flat, group=self._group, async_op=True)
+        with self._mesh.together():
+            work = dist.all_reduce(flat, group=self._mesh.across, async_op=True)
         self._under_way.append((work, flat))
 
 
@@ -94,7 +106,7 @@ def learned_by(task: Task, linked: Linked) -> list[nn.Parameter]:
         found = linked.synapses[task.subject].parameters()
     elif task.kind == "M":
         found = [B for _, B, _ in linked.mirrors.get(linked.pathways[task.subject].source, [])]
-    return [p for p in found if p.requires_grad]
+    return list(found)
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
@@ -109,6 +121,17 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterable[list[nn.Parameter]]
         size += p.numel() * p.element_size()
     if bucket:
         yield bucket
+
+
+def all_rows(rows: Tensor, mesh: Network) -> Tensor:
+    """The rows of all replicas of this stage, in their order; each may have another number."""
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(mesh.replicas)]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device), group=mesh.across)
+    most = max(int(n) for n in counts)
+    padded = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))])
+    found = [torch.empty_like(padded) for _ in range(mesh.replicas)]
+    dist.all_gather(found, padded, group=mesh.across)
+    return torch.cat([part[: int(n)] for part, n in zip(found, counts, strict=True)])
 
 
 def averaged_buffers(buffers: Sequence[Tensor], peers: Peers, group: Any) -> None:

@@ -54,10 +54,12 @@ class Outgoing:
         before = self._known.setdefault(key, layouts)
         if before is layouts:
             self._introduce(layouts)
-        elif before != layouts:
+        elif before != layouts:  # perhaps in the order of its dimensions alone
+            made = [packed(v, "", like) for v, like in zip(values, before, strict=True)]
+        if tuple(layout for layout, _ in made) != before:
             raise RankError(
-                Fault("R109", f"'{self._name(packet.tasks[0])}' of microbatch {m} has another form than in the first "
-                      f"step with as many samples: {_forms(layouts)}, not {_forms(before)}",
+                Fault("R109", f"'{self._name(packet.tasks[0])}' of microbatch {m + 1} has another form than in the "
+                      f"first step with as many samples: {_forms(layouts)}, not {_forms(before)}",
                       fix="values that regions pass on must have shapes that follow from the batch's alone")
             )  # fmt: skip
         self._works += [self._wire.send(t) for t in fused([t for _, tensors in made for t in tensors]) if t.numel()]

@@ -34,13 +34,21 @@ class Layout:
         return cls(form, tuple((dtype, tuple(shape), tuple(order)) for dtype, shape, order in specs))
 
 
-def packed(value: Any, what: str) -> tuple[Layout, list[Tensor]]:
-    """A value as its layout and contiguous tensors; raises RankError (R109) for what cannot be sent."""
+def packed(value: Any, what: str, like: Layout | None = None) -> tuple[Layout, list[Tensor]]:
+    """A value as its layout and contiguous tensors; raises RankError (R109) for what cannot be sent.
+
+    With `like`, dimensions are in the order of that layout, where there are as many.
+    """
     tensors: list[Tensor] = []
     form = _form(value, tensors, what)
     sent, specs = [], []
-    for t in tensors:
-        t, order = dense(t)
+    orders = [order for _, _, order in like.specs] if like else []
+    for k, t in enumerate(tensors):
+        if k < len(orders) and len(orders[k]) == t.ndim:
+            order = orders[k]
+            t = t.detach().permute(order).contiguous()
+        else:
+            t, order = dense(t)
         sent.append(t)
         specs.append((str(t.dtype).removeprefix("torch."), tuple(t.shape), order))
     return Layout(json.dumps(form), tuple(specs)), sent

@@ -157,7 +157,7 @@ class Channel:
 def moved(value: Any, device: torch.device) -> Any:
     """A value of a plan on another device; itself where it is there."""
     if isinstance(value, Tensor):
-        there = value.to(device, non_blocking=True)
+        there = value.to(device, non_blocking=device.type == "cuda")  # the host would read before it is there
         if value.is_cuda and device.type == "cuda":
             value.record_stream(torch.cuda.current_stream(device))  # it may be freed over there meanwhile
         return there

@@ -30,7 +30,8 @@ class Mesh:
     """rank = replica × stages + stage; implements `runtime.peers.Peers`.
 
     `store` keeps small facts that ranks leave for each other; `timeout` is the longest wait for another rank, in
-    seconds. `across` is the group of ranks with this rank's stage, None where there is one replica.
+    seconds. `across` is the group of ranks with this rank's stage, None where there is one replica. `own`: the process
+    group was made for this mesh, and ends with it.
     """
 
     rank: int
@@ -41,6 +42,7 @@ class Mesh:
     store: Any = field(compare=False)
     across: Any = field(default=None, compare=False)
     apart: bool = True
+    own: bool = True
 
     @property
     def count(self) -> int:
@@ -83,17 +85,22 @@ class Mesh:
         """What leaves this stage and what arrives, by the other stage. Every rank calls it with the same plan.
 
         NCCL runs what two ranks send each other in one order for both directions, where one waits for the other; a
-        group for each direction keeps them apart.
+        group for each direction keeps them apart. All ranks make all groups, as NCCL splits them off together.
         """
         leaving: dict[int, Outgoing] = {}
         arriving: dict[int, Incoming] = {}
-        apart = dist.get_backend() == "nccl"
-        for a, b in sorted({pair for order in ways.values() for pair in order}):
+        pairs = sorted({pair for order in ways.values() for pair in order})
+        groups: dict[tuple[int, int], Any] = {}
+        if dist.get_backend() == "nccl":
+            for replica in range(self.replicas):
+                for a, b in pairs:
+                    made = dist.new_group([replica * self.stages + a, replica * self.stages + b])
+                    if replica == self.replica:
+                        groups[a, b] = made
+        for a, b in pairs:
             if self.stage not in (a, b):
                 continue
-            group = None
-            if apart:
-                group = dist.new_group([self.rank_of(a), self.rank_of(b)], use_local_synchronization=True)
+            group = groups.get((a, b))
             other = b if self.stage == a else a
             wire = ProcessWire(self.rank_of(other), group, self.timeout, self._home)
             sent = {way: orders[a, b] for way, orders in ways.items() if (a, b) in orders}
@@ -108,8 +115,8 @@ class Mesh:
         self.total([0.0])
 
     def close(self) -> None:
-        """Leave the process group; a rank that leaves early ends the others' waiting with an error."""
-        if dist.is_initialized():
+        """Leave the process group, but one that others have made; who leaves early ends the others' waiting."""
+        if self.own and dist.is_initialized():
             dist.destroy_process_group()
 
     @contextlib.contextmanager
@@ -169,7 +176,7 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
         groups = [dist.new_group([r * stages + s for r in range(replicas)], limit) for s in range(stages)]
         across = groups[rank % stages]
     store = dist.distributed_c10d.PrefixStore("reclra", dist.distributed_c10d._get_default_store())
-    return Mesh(rank, stages, replicas, here, timeout, store, across)
+    return Mesh(rank, stages, replicas, here, timeout, store, across, own=not there)
 
 
 def _init(backend: str, device: torch.device, limit: timedelta) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -33,18 +33,21 @@ def place(
 
     Parameters and buffers that are on meta are drawn by `seed` and their names, each on the rank that holds it; others
     are taken as they are. `evaluating`: the graph of eval mode, where it is another. Raises RankError: R102 where the
-    plan is for another number of stages, R113 for what nothing initialises.
+    plan is for another number of stages, R113 for what nothing initialises, R115
+    and R116 for what cannot be apart.
     """
     if len(plan.devices) != mesh.stages:
         raise RankError(
             Fault("R102", f"the plan is for {len(plan.devices)} devices, the ranks are {mesh.stages} stages",
                   fix=f"start {len(plan.devices)} processes for each replica")
         )  # fmt: skip
+    check_apart(plan, mesh)
     model, placed = traced.model, dict(plan.placement.regions)
     own = frozenset(r for r, device in placed.items() if device == mesh.stage)
     by_name = {c.name: c for c in cuts}
     pieces = {name: whole(traced, by_name[name]).module for name in placed}
     held = _names(model, (pieces[r] for r in own))
+    _check_statistics(model, pieces, placed)
     if mesh.stage == 0:
         held |= _unused(model, pieces.values())
     copied = {p.source for p in plan.pathways if p.init == "transpose" and p.target in own} - own
@@ -63,6 +66,17 @@ def place(
     return RankProgram(plan, model, linked, synapses, output, mesh, frozenset(held), evaluates)
 
 
+def check_apart(plan: Plan, mesh: Network) -> None:
+    """Raise RankError (R115) where an update runs a region whose weights are on another rank."""
+    placed = dict(plan.placement.regions)
+    for p in plan.pathways:
+        if mesh.apart and p.update == "autoencoding" and placed[p.source] != placed[p.target]:
+            raise RankError(
+                Fault("R115", f"the learned inverse '{p.name}' runs region '{p.source}', whose weights are on another "
+                      f"rank than those of '{p.target}'", fix="train with --one-process, rc.threaded, or on one device")
+            )  # fmt: skip
+
+
 def homes(plan: Plan, traced: Traced, cuts: Sequence[Cut]) -> dict[str, int]:
     """The stage that keeps each parameter and buffer, by its name: the first of those that hold it."""
     placed, by_name = dict(plan.placement.regions), {c.name: c for c in cuts}
@@ -71,6 +85,20 @@ def homes(plan: Plan, traced: Traced, cuts: Sequence[Cut]) -> dict[str, int]:
         for name in _names(traced.model, [whole(traced, by_name[region]).module]):
             found.setdefault(name, stage)
     return {name: found.get(name, 0) for name in _tensors(traced.model)}
+
+
+def _check_statistics(model: nn.Module, pieces: Mapping[str, nn.Module], placed: Mapping[str, int]) -> None:
+    """Raise RankError (R116) where regions of several stages would each keep the statistics of one module."""
+    counted = {id(b) for m in model.modules() if getattr(m, "track_running_stats", False) for b in m.buffers(False)}
+    seen: dict[int, str] = {}
+    for region, piece in pieces.items():
+        for name, b in piece.named_buffers():
+            first = seen.setdefault(id(b), region) if id(b) in counted else region
+            if placed[first] != placed[region]:
+                raise RankError(
+                    Fault("R116", f"regions '{first}' and '{region}' share the batch statistics '{name}', and are on "
+                          "different devices", fix="pin both to one device, with --pin")
+                )  # fmt: skip
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reclra_compile.distributed.averaging import Averaging, averaged_buffers
+from reclra_compile.distributed.averaging import Averaging, all_rows, averaged_buffers
 from reclra_compile.distributed.evaluation import Evaluated
 from reclra_compile.distributed.forward import forward_tasks
 from reclra_compile.distributed.messages import destinations, fields, orders
@@ -50,7 +50,7 @@ class RankProgram(Program):
         self._out, self._in = mesh.channels(ways, plan)
         super().__init__(plan, model, linked, synapses, output)
         self._forward_lane = tuple((i, m) for i, m in self._sequence if i in forward)
-        self._averaging = Averaging(linked, self._sequence, mesh.across) if mesh.replicas > 1 else None
+        self._averaging = Averaging(linked, self._sequence, mesh) if mesh.replicas > 1 else None
         self._way = TRAIN
         self._evaluating = {
             i: _evaluation(t, evaluates[t.subject], linked)
@@ -120,8 +120,6 @@ class RankProgram(Program):
         if self._rows is None:
             self._rows = self._rehearsed(batch)
         averaging = self._averaging
-        if averaging is not None:
-            averaging.begin()
         loss = super()._parts(batch)
         for out in self._out.values():
             self._finished(out)
@@ -131,6 +129,12 @@ class RankProgram(Program):
         self.steps_done += 1
         return loss
 
+    def _all(self, rows: Tensor) -> Tensor:
+        if self.peers.replicas == 1:
+            return rows
+        with self.peers.together():
+            return all_rows(rows, self.peers)
+
     def _live(self, batch: Sequence[Any]) -> list[Slots]:
         live = super()._live(batch)
         for k, slots in enumerate(live):
@@ -139,6 +143,8 @@ class RankProgram(Program):
             if self._rows is not None:
                 slots[0].scaled(self._rows[0], self._rows[1] * slots[0].samples)
         self._expect(TRAIN, [slots[0] for slots in live])
+        if self._averaging is not None:
+            self._averaging.begin()
         return live
 
     def _expect(self, way: str, states: Sequence[StepState]) -> None:
@@ -193,16 +199,23 @@ class RankProgram(Program):
 
         Regions run in the model's mode; raises TrainingError (T027) where they were traced in another for good.
         """
+        if len(inputs) != len(self._inputs):
+            raise TrainingError(Fault("T003", f"predict takes {len(self._inputs)} input(s), not {len(inputs)}"))
+        seed = self._seed() if self.model.training else 0  # on all replicas, as they share torch's random state
         if self.peers.replica:
             return None
         parts = microbatches(inputs, self.plan.schedule.microbatches)
-        seed = self._seed() if self.model.training else 0
-        states = [StepState(samples=n, whole=n, batch=n, number=k, lane=k, seed=seed) for k, (n, _) in enumerate(parts)]
+        autocast = autocast_of(inputs)
+        states = [
+            StepState(samples=n, whole=n, batch=n, number=k, lane=k, seed=seed, autocast=autocast)
+            for k, (n, _) in enumerate(parts)
+        ]
         live = [self._filled(part, state) for state, (_, part) in zip(states, parts, strict=True)]
         again = self._evaluating if not self.model.training else {}
-        plain, self._steps = self._steps, [again.get(i, run) for i, run in enumerate(self._steps)]
+        plain, tasks = self._steps, self.plan.tasks
+        self._steps = [again.get(i) or self._outputs_alone(tasks[i], run) for i, run in enumerate(plain)]
         try:
-            with torch.inference_mode(), in_mode_of(self.model, () if again else self._regions()):
+            with torch.no_grad(), in_mode_of(self.model, () if again else self._regions()):
                 self._expect(FORWARD, states)
                 self._follow(live, self._forward_lane)
                 for out in self._out.values():
@@ -214,6 +227,19 @@ class RankProgram(Program):
             return None
         output = self._linked.slot.on(loss.device, loss.reads[0])
         return torch.cat([slots[output] for slots in live])
+
+    def _outputs_alone(self, task: Task, run: Step) -> Step:
+        """Task F without what it leaves for errors."""
+        if task.kind != "F" or task.device != self.peers.stage:
+            return run
+        h = self._linked.slot.on(task.device, f"h.{task.subject}")
+
+        def forward(v: Slots) -> None:
+            run(v)
+            if h < len(v):
+                v[h] = None
+
+        return forward
 
     def named_state(self) -> dict[str, Tensor]:
         """The model's parameters and buffers that are held here, by their names in its state_dict."""
@@ -256,7 +282,7 @@ class RankProgram(Program):
         """What is said where a message does not come, or cannot be sent."""
         peers = self.peers
         mine, other = peers.rank, peers.replica * peers.stages + stage
-        doing = f"'{task.id}' of microbatch {m}" if task else "its last messages"
+        doing = f"'{task.id}' of microbatch {m + 1}" if task else "its last messages"
         if not error.late:
             return RankError(
                 Fault("R105", f"rank {mine} lost rank {other} at {doing}, step {self.steps_done + 1}: {error}",

@@ -26,7 +26,7 @@ class ThreadedProgram:
     """Executes a plan's devices side by side, each by a thread and on a torch device of its own.
 
     `loss = program.step(x, y)` fills `.grad` of model and synapses, which lie on the devices of their regions; batches
-    may be on any device. Used as Program is.
+    may be on any device. It has of Program what a loop needs: step, predict, parameters, zero_grad, discrepancy, state.
     """
 
     def __init__(self, plan: Plan, model: nn.Module, on: Sequence[torch.device], make: Make) -> None:

@@ -85,7 +85,10 @@ class _Work:
         """Wait as long as the wire's timeout."""
         started = time.monotonic()
         try:
-            self._work.wait(timedelta(seconds=self._timeout))
+            if self._tensor.is_cuda:  # orders the streams and goes on; a timeout would make the host wait here
+                self._work.wait()
+            else:
+                self._work.wait(timedelta(seconds=self._timeout))
         except RuntimeError as error:
             late = time.monotonic() - started >= 0.9 * self._timeout
             raise WireError(late, reason(error)) from error

@@ -38,13 +38,3 @@ def microbatches(batch: Sequence[Any], count: int, fewest: int = 1) -> list[tupl
         (len(first[m]), tree_unflatten([pieces[k][m] if k in pieces else leaf for k, leaf in enumerate(leaves)], spec))
         for m in range(count)
     ]
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """What `microbatches` cut, put together again: tensors by their first dimension, the rest from the first part."""
-    flat = [tree_flatten(part) for part in parts]
-    leaves = [
-        torch.cat(list(same)) if isinstance(same[0], Tensor) and same[0].ndim else same[0]
-        for same in zip(*(found for found, _ in flat), strict=True)
-    ]
-    return tree_unflatten(leaves, flat[0][1])

@@ -16,7 +16,7 @@ from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.discrepancy import Discrepancy, averaged
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
-from reclra_compile.runtime.microbatch import fewest_samples, joined, microbatches
+from reclra_compile.runtime.microbatch import fewest_samples, microbatches
 from reclra_compile.runtime.mode import in_mode_of
 from reclra_compile.runtime.peers import Alone, Peers
 from reclra_compile.runtime.precision import outside_autocast
@@ -100,8 +100,8 @@ class Program:
         """All lanes of this process, one task after the other."""
         live = self._live(batch)
         self._follow(live, self._sequence)
-        if self._unchecked and len(live) > 1:
-            self._check(live)
+        if self._unchecked and live[0][0].parts > 1:
+            self._check(live, batch[-1])
             self._unchecked = False
         self._discrepancy = averaged([slots[0] for slots in live])
         return torch.stack([slots[self._loss] for slots in live]).sum()
@@ -114,7 +114,7 @@ class Program:
         seed = self._seed()
         return [
             self._filled(parts[m][1], StepState(autocast=autocast, number=m, part=weights[m], samples=parts[m][0],
-                                                whole=whole, batch=parts[m][0], seed=seed))
+                                                whole=whole, parts=len(parts), batch=parts[m][0], seed=seed))
             for m in self._mine(len(parts))
         ]  # fmt: skip
 
@@ -137,15 +137,18 @@ class Program:
                 self._steps[i](live[m])
             if self._unchecked and i == self._after_loss - 1:  # before anything frees them
                 output, gradient = (live[m][self._linked.slot(v)] for v in (self.plan.tasks[i].reads[0], "d.loss"))
-                live[m][0].seen = output, gradient[0], live[m][self._y]
+                live[m][0].seen = output, gradient[0]
 
-    def _check(self, live: list[Slots]) -> None:
+    def _check(self, live: list[Slots], target: Any) -> None:
         """Raise TrainingError (T029) where the losses of microbatches do not make that of the batch."""
-        states = [slots[0] for slots in live if slots[0].seen]
-        if states:
-            outputs, gradients, targets = zip(*(s.seen for s in states), strict=True)
-            part = sum(s.part for s in states) if self._linked.reduction == "mean" else 1.0
-            check_parts(self.loss_fn, outputs, gradients, joined(targets), part)
+        seen = [slots[0].seen for slots in live if slots[0].seen]
+        if seen:
+            outputs, gradients = zip(*seen, strict=True)
+            check_parts(self.loss_fn, self._all(torch.cat(outputs)), self._all(torch.cat(gradients)), target)
+
+    def _all(self, rows: Tensor) -> Tensor:
+        """These rows of all microbatches of the batch, from those of this process."""
+        return rows
 
     def _filled(self, batch: Sequence[Any], state: StepState) -> list[Any]:
         """Slots that hold the inputs and, where `batch` goes on, the target."""

@@ -41,15 +41,11 @@ def _weight(loss_fn: LossFunction, y: Any) -> Tensor | None:
 
 
 def check_parts(
-    loss_fn: LossFunction, outputs: Sequence[Tensor], gradients: Sequence[Tensor], target: Any, share: float = 1.0
+    loss_fn: LossFunction, outputs: Tensor, gradients: Tensor, target: Any
 ) -> None:
-    """Raise TrainingError (T029) where the gradients at the microbatches' outputs are not those of the batch's loss.
-
-    These samples' loss counts as `share` of that of all samples.
-    """
-    _, whole = loss_and_gradient(loss_fn, torch.cat(list(outputs)), target)
-    whole = whole * share
-    off = float((torch.cat(list(gradients)) - whole).norm() / whole.norm())
+    """Raise TrainingError (T029) where the gradients at the microbatches' outputs are not those of the batch's loss."""
+    _, whole = loss_and_gradient(loss_fn, outputs, target)
+    off = float((gradients - whole).norm() / whole.norm())
     if off > CLOSE:
         raise TrainingError(
             Fault("T029", "the loss of a batch cannot be put together from its microbatches: their gradients at the "

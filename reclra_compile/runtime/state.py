@@ -31,9 +31,9 @@ class StepState:
     device type and precision, where autocast is on; `seed` the random numbers of states that settle.
 
     Microbatch `number` has `samples` of the `whole` batch's (0: it is all there is), and weighs `part` of a mean over
-    it. A gradient of the microbatch's own loss times `share` is one of the batch's loss: 1 for a sum. `seen`: output,
-    gradient and labels at the loss, while it is not known whether the loss can be cut. `lane` counts the microbatches
-    of this process, `number` those of all.
+    it. A gradient of the microbatch's own loss times `share` is one of the batch's loss: 1 for a sum. `seen`: output
+    and gradient at the loss, while it is not known whether the loss can be cut. `lane` counts the microbatches of this
+    process, `number` those of all, of which there are `parts`.
     """
 
     scale: float = 1.0
@@ -48,7 +48,8 @@ class StepState:
     pending: list[tuple[Tensor, Tensor, tuple[nn.Parameter, ...]]] = field(default_factory=list)
     autocast: tuple[str, torch.dtype] | None = None
     seed: int = 0
-    seen: tuple[Tensor, Tensor, Any] | None = None
+    seen: tuple[Tensor, Tensor] | None = None
+    parts: int = 1
     lane: int = 0
 
     def scaled(self, reduction: str, rows: int) -> None:
