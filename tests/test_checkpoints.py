@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -26,6 +27,7 @@ from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.feed import feed
 from reclra_compile.train.loop import Run
 from reclra_compile.train.named import weights
+from reclra_compile.train.only_run import only_run
 from reclra_compile.train.replicas import check_batches
 from reclra_compile.train.sharded import Sharded
 
@@ -166,6 +168,36 @@ def test_weights_that_are_not_finite_are_not_saved_within_an_epoch(root: Path, t
         train(model, plan, tmp_path, resume=True, every=1, poison=True)
     assert caught.value.faults[0].code == "T010"
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_one_run_in_a_folder_at_a_time(root: Path, tmp_path: Path) -> None:
+    model, plan = root / "net.py", plan_of(root / "net.py", 1)
+
+    class Second(Alone):  # a rank whose fault all have
+        count = 2
+
+        def gather(self, text: str) -> list[str]:
+            return [text, "[]"]
+
+    with only_run(tmp_path, Alone()):
+        with pytest.raises(TrainingError, match="another run is writing here"):
+            train(model, plan, tmp_path)
+        with pytest.raises(TrainingError, match="rank 0: another run is writing"), only_run(tmp_path, Second()):
+            pass
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    (tmp_path / ".lock").touch()  # as a killed process leaves it
+    cut(model, plan, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "log.jsonl", "plan.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def none(handle: int, how: int) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with only_run(tmp_path, Alone()), only_run(tmp_path, Alone()):
+        pass
 
 
 # ranks

@@ -21,7 +21,7 @@ from reclra_compile.data.imagefolder import ImageFolder
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet, Part
 from reclra_compile.errors import DataError, Fault, Location, ReclraError, TrainingError
-from reclra_compile.files import make_folder, write_text
+from reclra_compile.files import write_text
 from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.ir import Plan, Training
@@ -34,6 +34,7 @@ from reclra_compile.train.brought import brought_loss
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.loop import Epoch, Run, with_flags
 from reclra_compile.train.measure import Forward, Measure, Split
+from reclra_compile.train.only_run import only_run
 from reclra_compile.train.replicas import check_batches
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ class Job:
             program, train, settings, valid=valid, test=test, seed=member.seed, measure=self.measure,
             forward=self._forward(program, example), augment=self.augmentation(example), top5=self.top5,
         )  # fmt: skip
+        with only_run(member.folder, program.peers):
+            history = self._trained(member, run, watcher)
+        return Result(member, program.plan, settings, tuple(history))
+
+    def _trained(self, member: Member, run: Run, watcher: Watcher) -> list[Epoch]:
         history = self._start(member, run)
         watcher.start(member, run, history)
         run.on_step = lambda epoch, k: self._stepped(member, run, history, watcher)
@@ -126,7 +132,7 @@ class Job:
                 watcher.epoch(member, run, epoch)
         except (TrainingError, DataError) as error:
             raise type(error)(self._named(error, member, run)) from error
-        return Result(member, program.plan, settings, tuple(history))
+        return history
 
     def _loaded(self) -> tuple[Loaded, Recording | None]:
         """The model; of ranks that draw their own part alone, on meta, with what its constructor draws."""
@@ -245,8 +251,6 @@ class Job:
         if member.folder is None:
             return []
         peers, history = run.program.peers, []
-        if peers.rank == 0:
-            make_folder(member.folder)
         saved = checkpoint.found_by_all(member.folder, peers) if self.resume else None
         if saved is not None:
             history = checkpoint.resume(saved, run, self._facts(member))
