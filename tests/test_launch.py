@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from faulty_ranks import MODEL
 
 from reclra_compile.cli.launch_view import threads
 from reclra_compile.cli.main import main
+from reclra_compile.data.sets import load
 from reclra_compile.distributed import heartbeat, launch, word
-from reclra_compile.distributed.handshake import agree
+from reclra_compile.distributed.handshake import agree, data_of
 from reclra_compile.distributed.heartbeat import Beat, Heartbeat
 from reclra_compile.distributed.launch import Launch
 from reclra_compile.distributed.report import located
@@ -134,6 +137,32 @@ sys.exit(3) if rank else time.sleep(60)
     assert capfd.readouterr().err == "what it printed last\n"
 
 
+@pytest.mark.parametrize(("end", "how"), [("os._exit(7)", "with status 7"),
+                                          ("os.kill(os.getpid(), signal.SIGTERM)", "by SIGTERM")])  # fmt: skip
+def test_a_rank_that_ends_without_a_word_comes_before_what_others_saw(
+    started: Callable[..., Any], end: str, how: str
+) -> None:
+    fault = fault_of(started, f"""
+if rank == 1:
+    word.leave("end", rank, "")
+    {end}
+while not (word.folder() / "end.0.1").exists():
+    time.sleep(0.01)
+time.sleep(60) if rank == 0 else fail("R105", 0.05)
+""", ranks=3)  # fmt: skip
+    assert fault.code == "R110" and fault.message.startswith(f"rank 1 (its name) ended {how}, ")
+
+
+def test_logs_of_the_elastic_launcher_are_in_our_folder(
+    started: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    started("")
+    assert list(place.iterdir()) == []
+
+
 def test_a_rank_that_cannot_begin_is_named(tmp_path: Path) -> None:
     (tmp_path / "stub.py").write_text("import sys; sys.exit(7)")
     with pytest.raises(RankError, match="rank 0 ended with status 7, before it was heard"):
@@ -160,20 +189,21 @@ elif attempt < 2:
     assert events[-1]["attempt"] == 2
 
 
-@pytest.mark.parametrize("what", ["raises", "ctrl-c"])
+@pytest.mark.parametrize("what", ["raises", "ctrl-c", "sigterm"])
 def test_ranks_end_with_who_follows_them(started: Callable[..., Any], tmp_path: Path, what: str) -> None:
     def on_event(event: dict[str, Any]) -> None:
         if what == "raises":
             raise ZeroDivisionError
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT if what == "ctrl-c" else signal.SIGTERM)
 
     before = [signal.getsignal(s) for s in launch.HANDLED]
-    with pytest.raises(ZeroDivisionError if what == "raises" else KeyboardInterrupt):
+    with pytest.raises(ZeroDivisionError if what == "raises" else KeyboardInterrupt) as caught:
         started("""
 if rank == 0:
     word.Events(word.folder() / word.EVENTS).write("start")
 time.sleep(60)
 """, on_event=on_event)  # fmt: skip
+    assert getattr(caught.value, "status", None) == (143 if what == "sigterm" else None)
     assert [signal.getsignal(s) for s in launch.HANDLED] == before
     assert word.FOLDER not in os.environ
     for text in word.left(tmp_path / "word", "process", 0).values():
@@ -255,6 +285,17 @@ def test_the_handshake_says_who_differs_in_what() -> None:
         "the ranks would not train the same: ranks 1, 3 have plan b, rank 0 has a; "
         "rank 2 has setting 'lr' 0.2, rank 0 has 0.1"
     )
+
+
+@pytest.mark.parametrize("changed", [slice(5, 6), slice(-1, None)])
+def test_the_handshake_knows_the_data(changed: slice) -> None:
+    digits = load("digits")
+    said = data_of(digits)
+    assert said == data_of(load("digits")) and said.startswith("digits (")
+    images, labels = digits.x_train.copy(), digits.y_train.copy()
+    images[-1] = 0
+    labels[changed] += 1
+    assert data_of(replace(digits, x_train=images)) != said != data_of(replace(digits, y_train=labels))
 
 
 # the commands

@@ -17,7 +17,16 @@ INTERRUPTED = 130  #: what shells expect of a program that Ctrl-C ended
 
 
 class Interrupted(Exception):
-    """Ctrl-C, with one line that says what is kept."""
+    """Ctrl-C or another signal, with one line that says what is kept."""
+
+    def __init__(self, kept: str, status: int = INTERRUPTED) -> None:
+        super().__init__(kept)
+        self.status = status
+
+
+def status_of(stop: BaseException) -> int:
+    """The exit status of what ends at a signal, by default at Ctrl-C."""
+    return int(getattr(stop, "status", INTERRUPTED))
 
 
 def reports_errors(command: F) -> F:
@@ -38,7 +47,7 @@ def reports_errors(command: F) -> F:
             sys.exit(2)
         except (KeyboardInterrupt, Interrupted) as stop:
             click.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
-            sys.exit(INTERRUPTED)
+            sys.exit(status_of(stop))
         if report is not None:
             click.echo(report)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from reclra_compile.cli.errors import Interrupted, status_of
 from reclra_compile.cli.rank_view import kept_in_words
 from reclra_compile.cli.train_setup import SETTINGS, Setup
 from reclra_compile.cli.training_view import TrainingView
@@ -125,7 +126,12 @@ def launched(setup: Setup, member: Member, options: dict[str, Any], view: Traini
             name=lambda rank: name_of(rank, plan), kept=lambda: told.kept, restarts=options["max_restarts"],
             environment={"OMP_NUM_THREADS": str(options["threads"] or threads(ranks))},
         )  # fmt: skip
-        launch.run(told)
+        try:
+            launch.run(told)
+        except KeyboardInterrupt as stop:
+            if told.kept:
+                raise Interrupted(told.kept, status_of(stop)) from stop
+            raise
     return Result(member, plan, with_flags(plan.training, **setup.job.flags), tuple(told.history))
 
 

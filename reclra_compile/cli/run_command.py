@@ -103,7 +103,7 @@ def run(**options: Any) -> None:
             error = report.with_kept(error, place.view.kept)
         report.report(error, rank, place.plan, place.store, show)
         report.end(2)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the user's code may end the process
         text = traceback.format_exc()
         report.report(report.unexpected(error), rank, place.plan, place.store, show, text)
         report.end(2)
@@ -167,14 +167,14 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
     from reclra_compile.cli.train_setup import set_up
     from reclra_compile.cli.training_view import TrainingView, results_json
     from reclra_compile.distributed import word
-    from reclra_compile.distributed.handshake import agree, facts_of
+    from reclra_compile.distributed.handshake import agree, data_of, facts_of
     from reclra_compile.train.loop import with_flags
 
     again = any(int(n) for n in mesh.gather(str(word.attempt())))  # each host counts its own restarts
     setup = set_up({**ANSWERED, **options, "device": str(mesh.device), "again": again}, rank=True)
     job, plan = replace(setup.job, mesh=mesh), next(iter(setup.plans.values()))
     rest = {
-        "data": job.data.name, "training samples": job.data.count("train"), "test samples": job.data.count("test"),
+        "data": data_of(job.data), "training samples": job.data.count("train"), "test samples": job.data.count("test"),
         **{name: options[name] for name in ("seed", "seeds", "init", "checkpoint_every", "validation", "preprocess",
                                             "output", "unreached", "top5")},
         "augment": job.augment, "resume": job.resume,

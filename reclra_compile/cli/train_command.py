@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from reclra_compile.cli.auto_options import auto_options
-from reclra_compile.cli.errors import Interrupted, reports_errors
+from reclra_compile.cli.errors import Interrupted, reports_errors, status_of
 from reclra_compile.cli.options import granularity_option, machine_options, output_option, unreached_option
 from reclra_compile.cli.train_options import data_options, rank_timeout_option, run_options, settings_options
 
@@ -65,7 +65,7 @@ def train(**options: Any) -> str | None:
     try:
         return _train(options)
     except KeyboardInterrupt as stop:
-        raise Interrupted(_kept(options["run_dir"])) from stop
+        raise Interrupted(_kept(options["run_dir"]), status_of(stop)) from stop
 
 
 def _train(options: dict[str, Any]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reclra_compile import __version__
+from reclra_compile.data.sets import DataSet
 from reclra_compile.errors import Fault, RankError
 from reclra_compile.runtime.peers import Peers
 
 if TYPE_CHECKING:
+    from reclra_compile.data.imagefolder import ImageFolder
+    from reclra_compile.data.own import OwnData
     from reclra_compile.frontend.load_model import Loaded
     from reclra_compile.ir import Plan, Training
 
@@ -36,6 +40,20 @@ def facts_of(plan: Plan, loaded: Loaded, settings: Training, rest: Mapping[str, 
         **{f"setting '{name}'": str(value) for name, value in asdict(settings).items()},
         **{name: str(value) for name, value in rest.items()},
     }
+
+
+def data_of(data: DataSet | OwnData | ImageFolder) -> str:
+    """The data's name and a checksum; of a named set that of all labels, and of each part's first and last image."""
+    if not isinstance(data, DataSet):
+        return f"{data.name} ({data.digest()})"
+    found = 0
+    for images, labels in ((data.x_train, data.y_train), (data.x_valid, data.y_valid), (data.x_test, data.y_test)):
+        # what is preprocessed may differ in its last bits between hosts
+        ends = [images[:1], images[-1:]] if data.preprocess == "none" else []
+        for array in (labels, *ends):
+            found = zlib.crc32(repr((array.shape, str(array.dtype))).encode(), found)
+            found = zlib.crc32(array.tobytes(), found)
+    return f"{data.name} ({found:08x})"
 
 
 def agree(peers: Peers, facts: Mapping[str, str]) -> None:

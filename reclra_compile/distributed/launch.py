@@ -34,6 +34,14 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 HANDLED = tuple(getattr(signal, f"SIG{n}") for n in ("TERM", "INT", "HUP", "QUIT") if hasattr(signal, f"SIG{n}"))
 
 
+class Ended(KeyboardInterrupt):
+    """A signal other than that of Ctrl-C ended the launch; everything is cleaned up as for Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+
 @dataclass(frozen=True)
 class Launch:
     """`command`: arguments of this Python that each of `ranks` processes runs; `folder`: where they leave word.
@@ -53,10 +61,10 @@ class Launch:
     def run(self, on_event: OnEvent) -> None:
         """Start the ranks and wait for them; `on_event` gets each event of rank 0, in a thread of its own.
 
-        Raises RankError with the first cause where they fail, KeyboardInterrupt at Ctrl-C, and whatever `on_event`
-        raised; no rank is left then.
+        Raises RankError with the first cause where they fail, KeyboardInterrupt at Ctrl-C, Ended at other signals, and
+        whatever `on_event` raised; no rank is left then.
         """
-        from torch.distributed.elastic.multiprocessing import SignalException
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.elastic.rendezvous import RendezvousError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -64,7 +72,7 @@ class Launch:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=self.ranks, run_id=uuid.uuid4().hex, max_restarts=self.restarts,
             rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", monitor_interval=INTERVAL,
-            shutdown_timeout=GRACE,
+            shutdown_timeout=GRACE, logs_specs=DefaultLogsSpecs(str(self.folder / "elastic")),
         )  # fmt: skip
         follower = Follower(self.folder, on_event)
         environment = {**(self.environment or {}), word.FOLDER: str(self.folder)}
@@ -76,8 +84,7 @@ class Launch:
                 raise follower.error from None
             if stop.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
-            os.kill(os.getpid(), stop.sigval)  # as if nothing had caught it
-            raise
+            raise Ended(stop.sigval) from None
         except ChildFailedError as error:
             statuses = {rank: failure.exitcode for rank, failure in error.failures.items()}
             raise self._cause(statuses, follower.killed) from None
@@ -101,14 +108,26 @@ class Launch:
             if signals[rank] != -signal.SIGKILL:  # such as a fault in native code, which says more
                 self._show_log(rank, attempt)
             return RankError(self._ended(rank, f"was ended by {signal.Signals(-signals[rank]).name}", attempt))
-        if told:
+        mute = self._mute(statuses, killed, told)
+        if told and mute is None:
             return self._told(told[0])
-        silent = {r: s for r, s in statuses.items() if s >= 0} or statuses
-        rank = min(silent)
-        status = silent[rank]
+        rank = next(iter(statuses)) if mute is None else mute
+        status = statuses[rank]
         how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
         self._show_log(rank, attempt)
         return RankError(self._ended(rank, f"ended {how}", attempt))
+
+    def _mute(self, statuses: dict[int, int], killed: set[int], told: Sequence[word.Said]) -> int | None:
+        """The first rank that ended by itself and left no fault, if any.
+
+        The elastic launcher lists ranks that it ended, by SIGTERM, after those that ended before.
+        """
+        others = {r: s for r, s in statuses.items() if r not in killed and r not in {t.rank for t in told}}
+        by_status = [r for r, s in others.items() if s > 0]
+        if by_status:
+            return by_status[0]
+        lost = not told or any(f.code == "R105" for f in told[0].faults)  # who waits too long has lost nobody
+        return next(iter(others), None) if lost else None
 
     def _show_log(self, rank: int, attempt: int) -> None:
         print(word.left(self.folder, "log", attempt).get(rank, "")[-MOST:], file=sys.stderr, end="")
@@ -206,6 +225,10 @@ def _runs(process: int) -> bool:
     return True
 
 
+def _end(number: int, _: object) -> None:
+    raise Ended(number)
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """The elastic launcher sets handlers of its own, in the main thread, and leaves them."""
@@ -214,6 +237,9 @@ def _signals() -> Iterator[None]:
         return
     before = {s: signal.getsignal(s) for s in HANDLED}
     try:
+        for number in HANDLED:
+            if number != signal.SIGINT and before[number] is signal.SIG_DFL:
+                signal.signal(number, _end)
         yield
     finally:
         for number, handler in before.items():
