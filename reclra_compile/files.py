@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable
@@ -41,12 +43,35 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def make_folder(path: Path) -> None:
     """Make a folder and those around it; raises UserError (F002)."""
     try:
+        new = [place for place in (path, *path.parents) if not place.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for place in new:
+            sync_folder(place.parent)
     except OSError as error:
         raise UserError(
             Fault("F002", f"cannot make this folder: {error.strerror or error}", Location(str(path)),
                   "name a folder in a place that you may write to")
         ) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Let the names in a folder reach the disk, where the system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    with contextlib.suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
+
+
+def is_temporary(file: str, name: str) -> bool:
+    """True for a file that was being written, to become `name`, when its process ended."""
+    return re.fullmatch(re.escape(_prefix(name)) + "[a-z0-9_]{8}", file) is not None
+
+
+def _prefix(name: str) -> str:
+    return f".{name[:40]}."
 
 
 def _is_stream(path: str | os.PathLike[str]) -> bool:
@@ -60,7 +85,7 @@ def _is_stream(path: str | os.PathLike[str]) -> bool:
 
 
 def _replace(target: Path, write: Callable[[IO[bytes]], object]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target.name))
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -68,6 +93,7 @@ def _replace(target: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; this is what open() would give
         os.replace(temporary, target)
+        sync_folder(target.parent)  # or the new name may be lost with the power, after what it replaces is removed
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

@@ -5,6 +5,7 @@ Both are replaced as a whole, after every epoch and, where it is asked for, afte
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from reclra_compile.errors import Fault, Location, PlanError, TrainingError
-from reclra_compile.files import write_atomically
+from reclra_compile.files import is_temporary, write_atomically
 from reclra_compile.ir import Cost, Placement, Plan, Training
 from reclra_compile.runtime.peers import Alone, Peers
 from reclra_compile.train import sharded
@@ -47,9 +48,23 @@ def keep(folder: Path, run: Run, history: list[Epoch], facts: Facts) -> None:
 
 def _tidy(folder: Path, old: tuple[str, ...]) -> None:
     """Remove `old` files, and what is left of files that were being written when a process was killed."""
-    unfinished = (p.name for name in (FILE, "log.jsonl", "plan.txt") for p in folder.glob(f".{name}.*"))
-    for name in (*old, *unfinished):
-        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the new checkpoint is safe, and no run has to end for an old one
+        found = [p.name for p in folder.iterdir()]
+        unfinished = [f for f in found if any(is_temporary(f, name) for name in (FILE, "log.jsonl", "plan.txt"))]
+        for name in (*old, *unfinished):
+            (folder / name).unlink(missing_ok=True)
+
+
+def begin(folder: Path, run: Run, facts: Facts, resumes: bool) -> list[Epoch]:
+    """Resume a run from its folder where it is asked for and there is something; tidies up after cut saves. Collective.
+
+    Returns the epochs it has done; raises TrainingError (T020, T021).
+    """
+    peers = run.program.peers
+    if peers.rank == 0:
+        sharded.remove_torn(folder / FOLDER)
+    saved = found_by_all(folder, peers) if resumes else None
+    return [] if saved is None else resume(saved, run, facts)
 
 
 def save(path: str | os.PathLike[str], run: Run, history: list[Epoch], facts: Facts) -> None:

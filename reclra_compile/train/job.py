@@ -250,11 +250,8 @@ class Job:
     def _start(self, member: Member, run: Run) -> list[Epoch]:
         if member.folder is None:
             return []
-        peers, history = run.program.peers, []
-        saved = checkpoint.found_by_all(member.folder, peers) if self.resume else None
-        if saved is not None:
-            history = checkpoint.resume(saved, run, self._facts(member))
-        if peers.rank == 0:
+        history = checkpoint.begin(member.folder, run, self._facts(member), self.resume)
+        if run.program.peers.rank == 0:
             write_text(member.folder / "plan.txt", str(run.program.plan))
         return history
 

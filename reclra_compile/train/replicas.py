@@ -13,8 +13,8 @@ def check_batches(count: int, size: int, replicas: int, fewest: int = 1) -> None
     needed = replicas * fewest
     if replicas == 1 or _smallest(count, size) >= needed:
         return
-    able = [n for n in range(needed, max(2 * size, needed) + 1) if _smallest(count, n) >= needed]
-    nearest = min(able, key=lambda n: (abs(n - size), n), default=0)
+    nearest = next((n for away in range(max(count, size)) for n in (size - away, size + away)
+                    if needed <= n <= count and _smallest(count, n) >= needed), 0)  # fmt: skip
     fix = f"use --batch-size {nearest}, or fewer replicas" if nearest else "use fewer replicas, or more data"
     each = f", which need {fewest} each" if fewest > 1 else ""
     raise TrainingError(
