@@ -19,16 +19,21 @@ import torch
 from click.testing import CliRunner, Result
 from faulty_ranks import MODEL
 
+from reclra_compile.cli import launches
 from reclra_compile.cli.launch_view import threads
 from reclra_compile.cli.main import main
+from reclra_compile.cli.train_setup import _resumes
 from reclra_compile.data.sets import load
 from reclra_compile.distributed import heartbeat, launch, word
 from reclra_compile.distributed.handshake import agree, data_of
 from reclra_compile.distributed.heartbeat import Beat, Heartbeat
 from reclra_compile.distributed.launch import Launch
 from reclra_compile.distributed.report import located
-from reclra_compile.errors import Fault, RankError
+from reclra_compile.distributed.variables import check_variables
+from reclra_compile.errors import Fault, RankError, TrainingError
 from reclra_compile.runtime.peers import Alone
+from reclra_compile.train.job import Member
+from reclra_compile.train.replicas import check_batches
 
 TIMEOUT = 120
 
@@ -341,6 +346,48 @@ def test_too_few_gpus_are_said_before_anything_starts(folder: Path, monkeypatch:
     assert "error[R103]: 4 processes need as many GPUs" in done.stderr and "--one-process" in done.stderr
 
 
+def test_a_batch_too_small_for_replicas_is_said_before_anything_starts(folder: Path) -> None:
+    done = train("--replicas", "3", "--batch-size", "31")  # of 64 samples: the last batch has 2
+    assert (done.exit_code, done.stderr) == (
+        2, "error[T030]: 64 samples in batches of 31 leave a batch of 2 for 3 replicas\n"
+        "  fix: use --batch-size 30, or fewer replicas\n",
+    )  # fmt: skip
+
+
+def test_a_size_of_batches_is_found_where_there_is_one() -> None:
+    with pytest.raises(TrainingError, match="leave a batch of 1 for 8") as caught:
+        check_batches(17, 2, 8)
+    assert caught.value.faults[0].fix.startswith("use --batch-size 9,")
+    with pytest.raises(TrainingError) as caught:
+        check_batches(101, 4, 60)
+    assert caught.value.faults[0].fix.startswith("use --batch-size 101,")
+
+
+def test_a_run_folder_that_cannot_be_made_is_said_before_anything_starts(folder: Path) -> None:
+    Path("file").touch()
+    done = train("--devices", "2", "--run-dir", "file/runs")
+    assert done.exit_code == 2 and "error[F002]" in done.stderr and "rank" not in done.stderr
+
+
+def test_ranks_started_again_resume_what_their_launch_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = (Member("depth2", "depth2", None, 0, tmp_path),)
+    (tmp_path / "checkpoint.pt").touch()
+
+    def resumes(again: bool, resume: bool = False) -> bool:
+        return _resumes({"resume": resume, "again": again}, members)
+
+    monkeypatch.setenv(launches.NAME, "first")
+    launches.mark(tmp_path)
+    assert resumes(again=True) and not resumes(again=False) and resumes(again=False, resume=True)
+    monkeypatch.setenv(launches.NAME, "second")
+    assert not resumes(again=True)
+    launches.forget(tmp_path)
+    monkeypatch.setenv(launches.NAME, "first")
+    assert not resumes(again=True)
+
+
 @pytest.mark.parametrize("flags", [("--replicas", "2"), ("--init", "regions")])
 def test_what_needs_processes_has_them(folder: Path, flags: tuple[str, ...]) -> None:
     done = train(*flags, "--one-process")
@@ -368,6 +415,30 @@ def test_torchrun_runs_a_plan(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1/1") == 1 and done.stdout.count("results") == 1
     assert Path("runs/depth2/seed0/log.jsonl").exists()
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"RANK": "x"}, "RANK=x is not a number"),
+    ({"RANK": "-1"}, "RANK=-1 is not a number"),
+    ({"RANK": "5"}, "RANK=5 is no rank of WORLD_SIZE=2: they count from 0 to 1"),
+    ({"LOCAL_RANK": "x"}, "LOCAL_RANK=x is not a number"),
+    ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc is not a number up to 65535"),
+    ({"MASTER_PORT": "99999"}, "MASTER_PORT=99999 is not a number up to 65535"),
+    ({"WORLD_SIZE": ""}, "this process does not know which rank it is: WORLD_SIZE is not set"),
+])  # fmt: skip
+def test_variables_of_a_launcher_are_checked(changed: dict[str, str], said: str) -> None:
+    sound = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    check_variables("fix", sound)
+    with pytest.raises(RankError) as caught:
+        check_variables("fix", {**sound, **changed})
+    assert (caught.value.faults[0].code, caught.value.faults[0].message) == ("R101", said)
+
+
+def test_a_rank_that_is_no_number_is_said(folder: Path) -> None:
+    CliRunner().invoke(main, ["model.py", "--devices", "2", "--out", "two.plan"], catch_exceptions=False)
+    done = started_by_hand("-m", "reclra_compile.run", "two.plan", "model.py", RANK="x", WORLD_SIZE="2",
+                           MASTER_ADDR="localhost", MASTER_PORT="29500")  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("error[R101]: RANK=x is not a number\n")
 
 
 def test_without_a_launcher_the_line_to_use_is_said(folder: Path) -> None:

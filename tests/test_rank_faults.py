@@ -140,3 +140,4 @@ def test_ranks_that_never_come_are_not_waited_for_longer_than_said() -> None:
     done = started_by_hand(port, 2, "2")
     assert done.returncode == 2
     assert "error[R107]" in done.stderr
+    assert "give a longer --rank-timeout" in done.stderr

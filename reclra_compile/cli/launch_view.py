@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from reclra_compile.distributed import word
 from reclra_compile.distributed.devices import check_devices, device_type
 from reclra_compile.distributed.launch import Launch
 from reclra_compile.distributed.report import name_of
-from reclra_compile.files import write_text
+from reclra_compile.files import make_folder, write_text
 from reclra_compile.ir import Plan, Training
+from reclra_compile.runtime.microbatch import fewest_samples
 from reclra_compile.train.job import Member, Result
 from reclra_compile.train.loop import Epoch, with_flags
 from reclra_compile.train.measure import Measure
+from reclra_compile.train.replicas import check_batches
 
 #: options that ranks get as they were given, beside the settings
 PASSED = ("data", "data_dir", "validation", "preprocess", "augment", "workers", "output", "unreached", "init",
@@ -97,9 +100,30 @@ def processes(plan: Plan, options: dict[str, Any]) -> int:
 
 
 def check_launch(setup: Setup, options: dict[str, Any]) -> None:
-    """Raise RankError (R103) where this host has not the devices for all the processes of a plan."""
+    """Raise what all ranks would say as they begin.
+
+    RankError (R103) where this host has not the devices for all of them, TrainingError (T030) where a batch is too
+    small for the replicas, UserError (F002) where a run's folder cannot be made.
+    """
     for plan in setup.plans.values():
         check_devices(device_type(plan, options["device"]), processes(plan, options))
+        size = with_flags(plan.training, **setup.job.flags).batch_size
+        fewest = fewest_samples([setup.loaded.model])
+        check_batches(setup.job.data.count("train"), size, options["replicas"], fewest)
+    for member in setup.members:
+        if member.folder is not None and processes(setup.plans[member.label], options):
+            _can_make(member.folder)
+
+
+def _can_make(folder: Path) -> None:
+    """Raise UserError (F002) where the folder cannot be made; it is left as it was."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        make_folder(folder)
+    finally:
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def check_options(options: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import click
 from reclra_compile.cli.errors import print_faults
 from reclra_compile.cli.options import output_option, unreached_option
 from reclra_compile.cli.train_options import data_options, rank_timeout_option, run_options, settings_options
-from reclra_compile.errors import Fault, RankError, ReclraError
+from reclra_compile.errors import ReclraError
 
 if TYPE_CHECKING:
     from reclra_compile.cli.rank_view import RankView
@@ -31,7 +31,6 @@ ANSWERED: dict[str, Any] = {
     "microbatches": None, "staleness": None, "pins": (), "auto": False, "depth": None, "bottlenecks": None,
     "synapse_memory": None, "groups": None,
 }  # fmt: skip
-NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TORCHRUN = "start it with `torchrun --nproc-per-node {n} -m reclra_compile.run {plan} {model} …`"
 
 
@@ -40,7 +39,7 @@ class RankCommand(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; ranks but the first print nothing on standard output."""
-        if int(os.environ.get("RANK", "0") or 0) == 0:
+        if _rank() == 0:
             return super().main(*args, **kwargs)
         try:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -163,6 +162,7 @@ def _run(options: dict[str, Any], place: Place) -> str | None:
 def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: Place) -> str | None:
     from dataclasses import replace
 
+    from reclra_compile.cli import launches
     from reclra_compile.cli.rank_view import EventView, RankView
     from reclra_compile.cli.train_setup import set_up
     from reclra_compile.cli.training_view import TrainingView, results_json
@@ -180,6 +180,9 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
         "augment": job.augment, "resume": job.resume,
     }  # fmt: skip
     agree(mesh, facts_of(plan, setup.loaded, with_flags(plan.training, **job.flags), rest))
+    for member in setup.members:
+        if member.folder is not None and not mesh.rank:
+            launches.mark(member.folder)
     results = []
     folder = word.folder()
     if folder or mesh.rank:
@@ -200,14 +203,10 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
 
 
 def _launched(options: dict[str, Any], devices: int) -> None:
-    """Raise RankError (R101) where no launcher has said which rank this is."""
-    missing = [name for name in NEEDED if not os.environ.get(name)]
-    if missing:
-        line = TORCHRUN.format(n=devices, plan=options["plan"], model=options["model"])
-        raise RankError(
-            Fault("R101", f"this process does not know which rank it is: {', '.join(missing)} "
-                  f"{'is' if len(missing) == 1 else 'are'} not set", fix=line)
-        )
+    """Raise RankError (R101) where no launcher has said which rank this is, or something that cannot be."""
+    from reclra_compile.distributed.variables import check_variables
+
+    check_variables(TORCHRUN.format(n=devices, plan=options["plan"], model=options["model"]))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from reclra_compile.cli import launches
 from reclra_compile.cli.auto_options import auto_wiring
 from reclra_compile.cli.errors import Faults
 from reclra_compile.cli.options import machine_of
@@ -93,6 +94,10 @@ def set_up(options: dict[str, Any], rank: bool = False) -> Setup:
         machine = machine_of(options)
     faults.report()
     flags = {name: options[name] for name in SETTINGS}
+    if rank and not options["again"]:
+        for member in members:
+            if member.folder is not None:
+                launches.forget(member.folder)
     job = Job(
         options["model"], data, flags, _resumes(options, members), options["device"] or "cpu",
         granularity=options["granularity"], output=options["output"], unreached=options["unreached"],
@@ -183,9 +188,10 @@ def _same_budget(job: Job, first: Plan) -> Job:
 
 
 def _resumes(options: dict[str, Any], members: tuple[Member, ...]) -> bool:
-    """Whether runs go on from their checkpoints: where it is asked for, and where ranks were started again."""
-    again = bool(options.get("again"))
-    return options["resume"] or (again and any(m.folder and checkpoint_of(m.folder).exists() for m in members))
+    """Whether runs go on from their checkpoints: where it is asked for, and those of ranks that are started again."""
+    if options["resume"] or not options.get("again"):
+        return bool(options["resume"])
+    return any(m.folder and launches.marked(m.folder) and checkpoint_of(m.folder).exists() for m in members)
 
 
 def _check_resume(options: dict[str, Any], members: tuple[Member, ...]) -> None:

@@ -13,6 +13,8 @@ import uuid
 from typing import Any
 
 _PAUSE = 0.01
+#: how an error begins that says which ranks have not come
+MISSING = "no word of rank "
 
 
 def meet(store: Any, rank: int, world: int, timeout: float) -> str:
@@ -29,7 +31,7 @@ def meet(store: Any, rank: int, world: int, timeout: float) -> str:
             return found
         time.sleep(_PAUSE)
     missing = [str(r) for r in range(1, world) if rank == 0 and _read(store, f"with/{r}") != own]
-    raise RuntimeError(f"no word of rank {', '.join(missing) or '0'} in {timeout:g} s")
+    raise RuntimeError(f"{MISSING}{', '.join(missing) or '0'} in {timeout:g} s")
 
 
 def _as_first(store: Any, own: str, world: int) -> str:

@@ -14,15 +14,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from reclra_compile.distributed import word
 from reclra_compile.distributed.channel import Incoming, Outgoing
-from reclra_compile.distributed.meeting import meet
+from reclra_compile.distributed.meeting import MISSING, meet
 from reclra_compile.distributed.network import Ways
+from reclra_compile.distributed.variables import check_variables
 from reclra_compile.distributed.wire import ProcessWire, reason
 from reclra_compile.errors import Fault, RankError
 from reclra_compile.ir import Plan
 
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-LAUNCH = "start it with `torchrun --nproc-per-node P -m reclra_compile.run PLAN MODEL`"
+LAUNCH = "start it with `torchrun --nproc-per-node {n} your_script.py`"
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,8 @@ def connect(stages: int, device: str = "cpu", timeout: float = 300.0) -> Mesh:
     torch has no transport for the device, R107 where the ranks do not find each other.
     """
     there = dist.is_available() and dist.is_initialized()
-    missing = [name for name in VARIABLES if name not in os.environ]
-    if missing and not there:
-        raise RankError(Fault("R101", f"this process has no place among others: {', '.join(missing)} is not set",
-                              fix=LAUNCH))  # fmt: skip
+    if not there:
+        check_variables(LAUNCH.format(n=stages))
     rank = dist.get_rank() if there else int(os.environ["RANK"])
     world = dist.get_world_size() if there else int(os.environ["WORLD_SIZE"])
     if world % stages:
@@ -187,11 +186,18 @@ def _init(backend: str, device: torch.device, limit: timedelta) -> None:
         dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=limit,
                                 device_id=device if backend == "nccl" else None)  # fmt: skip
     except (RuntimeError, ValueError) as error:  # DistNetworkError and DistStoreError among them
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise RankError(
-            Fault("R107", f"the ranks do not find each other at {address}: {reason(error)}",
-                  fix="give a free port, with --master-port or --rdzv-endpoint, and an address that all hosts reach")
-        ) from error
+        address, why = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", reason(error)
+        raise RankError(Fault("R107", f"the ranks do not find each other at {address}: {why}",
+                              fix=_to_meet(why))) from error  # fmt: skip
+
+
+def _to_meet(why: str) -> str:
+    """What to do where the ranks do not find each other."""
+    if why.startswith((MISSING, "Timed out")):
+        return "start all ranks at once; if one takes so long to begin, give a longer --rank-timeout"
+    if word.folder() is not None:  # `train` chooses the port itself
+        return "let this host connect to itself, at localhost, or use --one-process"
+    return "give a free port, with --master-port or --rdzv-endpoint, and an address that all hosts reach"
 
 
 def _device(kind: str, rank: int) -> torch.device:

@@ -23,7 +23,8 @@ from reclra_compile.errors import Fault, RankError, ReclraError
 from reclra_compile.ir import Plan
 
 #: faults that name the ranks themselves, or are of all
-NAMED = (*SECONDARY, "R101", "R102", "R111")
+NAMED = (*SECONDARY, "R101", "R102", "R111", "R114", "T020", "T021", "T022", "T024", "T025", "T030", "P002", "P010",
+         "P011", "P012", "P013")  # fmt: skip
 #: whose a fault is that all ranks raise
 AGREED = re.compile(r"\brank (\d+): ")
 #: faults that say nothing of what is kept

@@ -60,9 +60,10 @@ def attempt() -> int:
 
 def begin() -> None:
     """Leave word of this process and put what it prints aside: the launcher's terminal is for one message of all."""
-    there, rank = folder(), int(os.environ.get("RANK", "0"))
+    there = folder()
     if there is None:
         return
+    rank = int(os.environ.get("RANK", "0"))
     leave("process", rank, str(os.getpid()))
     with open(there / f"log.{attempt()}.{rank}", "wb") as log:
         for stream in (sys.stdout, sys.stderr):
