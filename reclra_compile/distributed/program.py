@@ -19,7 +19,8 @@ from reclra_compile.ir import Plan, Task
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.microbatch import microbatches
 from reclra_compile.runtime.mode import in_mode_of
-from reclra_compile.runtime.program import Program, autocast_of
+from reclra_compile.runtime.precision import autocast_of
+from reclra_compile.runtime.program import Program
 from reclra_compile.runtime.state import Errors, Slots, StepState, buffers_aside
 from reclra_compile.schedule.expand import Event, Lane, lanes
 

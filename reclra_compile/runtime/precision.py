@@ -7,6 +7,8 @@ the user's; gradients are taken outside of it, as torch asks for, and error neur
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,3 +36,9 @@ def as_autocast(x: Tensor, *weights: Tensor | None) -> tuple[Tensor | None, ...]
         return (x, *weights)
     low = torch.get_autocast_dtype(device)
     return tuple(t if t is None else t.to(low) for t in (x, *weights))
+
+
+def autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
+    """Device type and precision of autocast where it is on for these inputs."""
+    device = next((v.device.type for v in values if isinstance(v, Tensor)), "cpu")
+    return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None

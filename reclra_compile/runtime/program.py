@@ -19,7 +19,7 @@ from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.microbatch import fewest_samples, microbatches
 from reclra_compile.runtime.mode import in_mode_of
 from reclra_compile.runtime.peers import Alone, Peers
-from reclra_compile.runtime.precision import outside_autocast
+from reclra_compile.runtime.precision import autocast_of, outside_autocast
 from reclra_compile.runtime.random_tasks import draws
 from reclra_compile.runtime.shares import check_parts, shares
 from reclra_compile.runtime.stale import Delayed
@@ -316,9 +316,3 @@ class Program:
             f"Program({self.plan.model} × {self.plan.name}: {len(self.plan.regions)} regions, "
             f"{len(self.plan.pathways)} pathways, {len(self.plan.waves)} waves, {learned:,} learned synapses)"
         )
-
-
-def autocast_of(values: Sequence[Any]) -> tuple[str, torch.dtype] | None:
-    """Device type and precision of autocast where it is on for these inputs."""
-    device = next((v.device.type for v in values if isinstance(v, Tensor)), "cpu")
-    return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
