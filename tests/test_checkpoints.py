@@ -375,6 +375,12 @@ def refused(root: Path, folder: Path) -> str:
         ("missing", "its shard stage-1.safetensors is missing"), ("text", "its manifest cannot be read"),
         ("list", "its manifest is not whole"), ("outside", "its manifest names a file '../stage-1.safetensors'"),
         ("fewer", "it has no "), ("misshapen", "Error(s) in loading state_dict"),
+        ("half", "it has no optimizer/exp_avg_sq/"), ("edited", "its manifest is not what was written"),
+        ("epoch=4", "its epoch cannot be 4"), ("epoch=-1", "its epoch cannot be -1"), ('epoch="1"', "its epoch cannot"),
+        ("done=4", "its done cannot be 4"), ("done=true", "its done cannot be True"), ("seconds=-1", "its seconds "),
+        ("seconds=NaN", "its seconds cannot be nan"), ("losses=[1.0]", "its losses cannot be [1.0]"),
+        ("losses=[1, null]", "its losses cannot be [1, None]"), ("history=[1]", "its history cannot be [1]"),
+        ("stages=0", "its stages cannot be 0"),
     ],
 )  # fmt: skip
 def test_damaged_shards_are_refused(two: Any, root: Path, tmp_path: Path, how: str, said: str) -> None:
@@ -394,13 +400,21 @@ def test_damaged_shards_are_refused(two: Any, root: Path, tmp_path: Path, how: s
         head["shards"][-1]["file"] = "../stage-1.safetensors"
     elif how == "fewer":
         head["shards"][-1]["tensors"].pop()
+    elif how == "half":
+        for record in head["shards"]:
+            record["tensors"] = [n for n in record["tensors"] if not n.startswith("optimizer/exp_avg_sq/")]
+    elif how == "edited":
+        manifest.write_text(manifest.read_text().replace('"done": 1', '"done": 2'))
+    elif "=" in how:
+        name, _, value = how.partition("=")
+        head[name] = json.loads(value)
     else:
         source = Sharded(place)
         tensors = {n: source.take(n) for n in head["shards"][-1]["tensors"]}
         tensors = {n: x[:1] if x.ndim else x for n, x in tensors.items()}
         head["shards"][-1] = sharded.write_shard(shard, tensors).as_json()
-    if how in ("outside", "fewer", "misshapen"):
-        manifest.write_text(json.dumps(head))
+    if how in ("outside", "fewer", "misshapen", "half") or "=" in how:
+        sharded.write_manifest(place, head)
     text = refused(root, folder)
     assert text.startswith(f"error[T020] {place}: the checkpoint is damaged: ")
     assert said in text

@@ -19,7 +19,7 @@ from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.files import is_temporary, write_atomically
 from reclra_compile.ir import Cost, Placement, Plan, Training
 from reclra_compile.runtime.peers import Alone, Peers
-from reclra_compile.train import sharded
+from reclra_compile.train import position, sharded
 from reclra_compile.train.agree import agree
 from reclra_compile.train.loop import Epoch, Run
 from reclra_compile.train.named import ORDER, Source, parameter_names, restore
@@ -43,7 +43,7 @@ def keep(folder: Path, run: Run, history: list[Epoch], facts: Facts) -> None:
         sharded.save(folder / FOLDER, run, _head(run, history, facts))
     if run.program.peers.rank == 0:
         _tidy(folder, () if isinstance(run.program.peers, Alone) else (FILE,))
-    run.kept = _in_words(run)
+    run.kept = position.in_words(run)
 
 
 def _tidy(folder: Path, old: tuple[str, ...]) -> None:
@@ -118,8 +118,9 @@ def _resume(path: Path, run: Run, facts: Facts) -> list[Epoch]:
         )
     try:
         _compare(source.head, run, facts, where)
+        position.check(source.head, run)
         restore(run, source)
-        return _position(source.head, run)
+        return position.put(source.head, run)
     except TrainingError:
         raise
     except Exception as error:
@@ -233,22 +234,6 @@ def _head(run: Run, history: list[Epoch], facts: Facts) -> dict[str, Any]:
         "stages": peers.stages, "replicas": peers.replicas, "epoch": run.epoch, "done": run.done,
         "seconds": run.seconds, "history": [e.as_json() for e in history],
     }  # fmt: skip
-
-
-def _position(head: dict[str, Any], run: Run) -> list[Epoch]:
-    """Put a run where its checkpoint was made; the epoch's losses go where they were, or else to the first rank."""
-    peers = run.program.peers
-    run.epoch, run.done, run.seconds = head["epoch"], head.get("done", 0), head["seconds"]
-    losses = head.get("losses", [0.0])
-    same = (head.get("stages", 1), head.get("replicas", 1)) == (peers.stages, peers.replicas)
-    run.losses = losses[peers.rank] if same else sum(losses) * (peers.rank == 0)
-    run.kept = _in_words(run)
-    return [Epoch(**e) for e in head["history"]]
-
-
-def _in_words(run: Run) -> str:
-    """How far a run is: "epoch 2", or "step 120" of all."""
-    return f"step {run.taken}" if run.done else f"epoch {run.epoch}"
 
 
 def _random() -> dict[str, Any]:

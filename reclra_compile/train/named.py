@@ -17,6 +17,9 @@ from reclra_compile.runtime.program import Program
 from reclra_compile.train.loop import Run
 
 ORDER = "random/order"
+#: what an optimizer keeps of each parameter, once that has had a gradient
+ADAM = frozenset({"step", "exp_avg", "exp_avg_sq"})
+KEPT = {"sgd": frozenset({"momentum_buffer"}), "adam": ADAM, "adamw": ADAM}
 
 
 class Source(Protocol):
@@ -106,6 +109,9 @@ def _restore_optimizer(run: Run, source: Source) -> None:
             _, what, name = full.split("/", 2)
             kept.setdefault(name, []).append(what)
     ordered: list[nn.Parameter] = [p for group in run.optimizer.param_groups for p in group["params"]]
+    for name, there in kept.items():
+        if missing := sorted(KEPT[run.settings.optimizer] - set(there)):
+            raise ValueError(f"it has no optimizer/{missing[0]}/{name}")
     states = {
         k: {what: source.take(f"optimizer/{what}/{names[id(p)]}") for what in kept[names[id(p)]]}
         for k, p in enumerate(ordered)

@@ -6,6 +6,7 @@ A folder without a manifest is no checkpoint, so a save that is cut short anywhe
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -33,6 +34,8 @@ class Sharded:
             raise ValueError("its manifest cannot be read") from error
         if not isinstance(self.head, dict) or not isinstance(self.head.get("shards"), list):
             raise ValueError("its manifest is not whole")
+        if self.head.get("sha256") != _digest(self.head):
+            raise ValueError("its manifest is not what was written: the checksum differs")
         self._shards = Shards(folder, [Shard.parse(given) for given in self.head["shards"]])
         self.names = self._shards.names
         self.take = self._shards.take
@@ -92,14 +95,24 @@ def _save(folder: Path, run: Run, head: dict[str, Any]) -> set[str]:
     shards = [shard for each in told for shard in each["shards"]]
     fault: UserError | None = None
     if peers.rank == 0:
-        manifest = {**head, "losses": [each["losses"] for each in told], "shards": shards}
         try:
             _seen(folder, shards)
-            write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+            write_manifest(folder, {**head, "losses": [each["losses"] for each in told], "shards": shards})
         except UserError as error:
             fault = error
     agree(peers, fault)
     return {MANIFEST, *(shard["file"] for shard in shards)}
+
+
+def write_manifest(folder: Path, head: dict[str, Any]) -> None:
+    """Make a folder of shards a checkpoint, with a checksum of all that `head` says; raises UserError (F001)."""
+    write_text(folder / MANIFEST, json.dumps({**head, "sha256": _digest(head)}, indent=1) + "\n")
+
+
+def _digest(head: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's values but this one, however they are laid out in their file."""
+    rest = {name: value for name, value in head.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _seen(folder: Path, shards: list[dict[str, Any]]) -> None:
