@@ -65,15 +65,18 @@ def test_backprop_costs_what_autograd_costs() -> None:
 
 
 def test_output_fed_regions_never_compute_dX() -> None:
-    """Matrix products per region: one forward, one for ΔW; three thin ones for a read-out. No dX."""
+    """Matrix products per region: one forward, one for ΔW; three thin ones for a read-out. No dX.
+
+    The second step's synapse updates are added to the first's within their product.
+    """
     model, (x, y) = mlp(depth=6), batch()
     program = rc.compile(model, x, "depth1")
     program.step(x, y)
     with Calls() as calls:
         program.step(x, y)
     regions, pathways = 7, 6
-    assert calls.count["addmm"] == regions + pathways  # a read-out has a bias
-    assert calls.count["mm"] == regions + 2 * pathways
+    assert calls.count["addmm"] == regions + 2 * pathways  # a read-out has a bias
+    assert calls.count["mm"] == regions + pathways
 
 
 def test_inner_regions_are_fed_without_phi_prime() -> None:
