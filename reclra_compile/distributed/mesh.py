@@ -194,7 +194,7 @@ def _init(backend: str, device: torch.device, limit: timedelta) -> None:
 def _to_meet(why: str) -> str:
     """What to do where the ranks do not find each other."""
     if why.startswith((MISSING, "Timed out")):
-        return "start all ranks at once; if one takes so long to begin, give a longer --rank-timeout"
+        return "start all ranks, with an address that all hosts reach; if one begins late, give a longer --rank-timeout"
     if word.folder() is not None:  # `train` chooses the port itself
         return "let this host connect to itself, at localhost, or use --one-process"
     return "give a free port, with --master-port or --rdzv-endpoint, and an address that all hosts reach"
