@@ -143,6 +143,8 @@ class Launch:
         at = f", last heard {where(beat.place)}" if beat else ", before it was heard"
         kept = self.kept()
         fix = "see what ended it, such as the system's log where memory was short"
+        if how.startswith("ended with"):
+            fix = "see what ends the process, in your own code or in what it calls; what it printed last is shown above"
         return Fault("R110", f"{self.name(rank)} {how}{at}{f'; {kept}' if kept else ''}", fix=fix)
 
     def _attempts(self) -> list[int]:
