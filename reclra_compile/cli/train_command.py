@@ -65,7 +65,7 @@ def train(**options: Any) -> str | None:
     try:
         return _train(options)
     except KeyboardInterrupt as stop:
-        raise Interrupted(_kept(options["run_dir"]), status_of(stop)) from stop
+        raise Interrupted(_kept(options["run_dir"], options["checkpoint_every"]), status_of(stop)) from stop
 
 
 def _train(options: dict[str, Any]) -> str | None:
@@ -104,8 +104,8 @@ def _train(options: dict[str, Any]) -> str | None:
     return None
 
 
-def _kept(run_dir: str | None) -> str:
-    """What is left of an interrupted job, in a sentence."""
+def _kept(run_dir: str | None, within: int) -> str:
+    """What is left of an interrupted job, in a sentence; `within`: steps between checkpoints in an epoch, 0 for none."""
     from pathlib import Path
 
     from reclra_compile.train.checkpoint import checkpoint_of
@@ -113,5 +113,6 @@ def _kept(run_dir: str | None) -> str:
     if not run_dir:
         return "nothing is kept; with --run-dir DIR a run can be resumed"
     if not any(checkpoint_of(folder).exists() for folder in Path(run_dir).glob("*/seed*")):
-        return "no epoch was done, so there is nothing to resume"
-    return "finished epochs are kept; the same command with --resume goes on"
+        return "there is no checkpoint yet" if within else "no epoch was done, so there is nothing to resume"
+    kept = "the last checkpoint is kept" if within else "finished epochs are kept"
+    return f"{kept}; the same command with --resume goes on"
