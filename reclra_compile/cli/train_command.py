@@ -105,7 +105,7 @@ def _train(options: dict[str, Any]) -> str | None:
 
 
 def _kept(run_dir: str | None, within: int) -> str:
-    """What is left of an interrupted job, in a sentence; `within`: steps between checkpoints in an epoch, 0 for none."""
+    """What is left of an interrupted job; `within`: steps between checkpoints in an epoch (0: none)."""
     from pathlib import Path
 
     from reclra_compile.train.checkpoint import checkpoint_of
