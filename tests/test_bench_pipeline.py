@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PIPELINES = {"1F1B", "GPipe", "interleaved 1F1B", "interleaved zero bubble", "ZBV zero bubble"}
 OTHERS = {"rec-LRA depth1", "rec-LRA blocks", "backprop (this engine)", "rec-LRA depth1 (one process)", "DDP",
@@ -13,6 +15,7 @@ OTHERS = {"rec-LRA depth1", "rec-LRA blocks", "backprop (this engine)", "rec-LRA
 TIMEOUT_S = 120
 
 
+@pytest.mark.slow
 def test_every_contender_runs_and_pipelines_give_the_gradients_of_autograd() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py"), "--only", "tiny", "--microbatches", "4",
                "--rounds", "1", "--profile-rounds", "1", "--json"]  # fmt: skip

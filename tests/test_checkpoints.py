@@ -315,6 +315,7 @@ def test_ranks_go_on_with_what_one_process_began(two: list[dict[str, Any]], root
     assert sorted(p.name for p in (root / "file").iterdir()) == ["checkpoint", "log.jsonl", "plan.txt"]
 
 
+@pytest.mark.slow
 def test_more_ranks_and_replicas(two: list[dict[str, Any]], root: Path) -> None:
     shutil.copytree(root / "half", root / "half four")
     four = on_ranks(4, "test_checkpoints:four_ranks", str(root))

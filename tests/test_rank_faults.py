@@ -55,6 +55,7 @@ def message(done: Result) -> str:
 RANK = "rank 1 (stage 1, device 'cpu:1')"
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_started_again_and_ends_the_same(train: Callable[..., Result]) -> None:
     """Without restarts it is said, with all that is kept; the run then goes on to the same end."""
     said = message(train("KILL:21", "--checkpoint-every", "1"))
