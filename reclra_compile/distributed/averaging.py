@@ -82,11 +82,6 @@ class Averaging:
                 p.grad = before if p.grad is None else before.add_(p.grad)
         self._under_way, self._kept = [], []
 
-    @property
-    def buckets(self) -> int:
-        """How many sums a step takes."""
-        return len(self._buckets)
-
     def _leave(self, bucket: Sequence[nn.Parameter]) -> None:
         for p in bucket:
             if p.grad is not None and p.grad.is_sparse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -75,16 +75,6 @@ def check_apart(plan: Plan, mesh: Network) -> None:
                 Fault("R115", f"the learned inverse '{p.name}' runs region '{p.source}', whose weights are on another "
                       f"rank than those of '{p.target}'", fix="train with --one-process, rc.threaded, or on one device")
             )  # fmt: skip
-
-
-def homes(plan: Plan, traced: Traced, cuts: Sequence[Cut]) -> dict[str, int]:
-    """The stage that keeps each parameter and buffer, by its name: the first of those that hold it."""
-    placed, by_name = dict(plan.placement.regions), {c.name: c for c in cuts}
-    found: dict[str, int] = {}
-    for region, stage in sorted(placed.items(), key=lambda item: item[1]):
-        for name in _names(traced.model, [whole(traced, by_name[region]).module]):
-            found.setdefault(name, stage)
-    return {name: found.get(name, 0) for name in _tensors(traced.model)}
 
 
 def _check_statistics(model: nn.Module, pieces: Mapping[str, nn.Module], placed: Mapping[str, int]) -> None:
