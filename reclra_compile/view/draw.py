@@ -12,7 +12,9 @@ from reclra_compile.ir import Plan
 from reclra_compile.view.dot import to_dot
 from reclra_compile.view.html import to_html
 from reclra_compile.view.layout import layout
+from reclra_compile.view.mermaid import to_mermaid
 from reclra_compile.view.png import to_png
+from reclra_compile.view.recorded import Recorded
 from reclra_compile.view.svg import to_svg
 
 _WRITERS: dict[str, Callable[[Plan], str | bytes]] = {
@@ -20,18 +22,33 @@ _WRITERS: dict[str, Callable[[Plan], str | bytes]] = {
     ".svg": lambda plan: to_svg(layout(plan), "light"),
     ".png": lambda plan: to_png(layout(plan)),
     ".dot": to_dot,
+    ".mmd": to_mermaid,
+    ".mermaid": to_mermaid,
 }
 
 
-def write_picture(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write the error graph to `path` as .html, .svg, .png or .dot; the file appears whole or not at all.
+def write_picture(
+    plan: Plan, path: str | os.PathLike[str], *, beside: Plan | None = None, trace: Recorded | None = None
+) -> None:
+    """Write the error graph to `path` as .html, .svg, .png, .dot, .mmd or .mermaid; the file appears whole or not at all.
 
-    Raises UserError: V001 and V003 for a PNG that cannot be made, V002 for another suffix, V004
-    where the file cannot be written.
+    A page (.html) can have a second wiring of the model `beside` it, and the `trace` of a real step under the
+    predicted one. Raises UserError: V001 and V003 for a PNG that cannot be made, V002 for another suffix, V004
+    where the file cannot be written, V006 for a trace of another plan, V007 where only a page can show these.
     """
     file = Path(path)
     check_suffix(file, _WRITERS)
-    write_content(file, _WRITERS[file.suffix.lower()](plan))
+    suffix = file.suffix.lower()
+    if suffix == ".html":
+        write_content(file, to_html(plan, beside=beside, timeline=trace))
+        return
+    if beside is not None or trace is not None:
+        what = "two wirings side by side" if beside is not None else "a trace"
+        raise UserError(
+            Fault("V007", f"a picture in the format {suffix} cannot show {what}", Location(str(file)),
+                  fix="end the name in .html")
+        )  # fmt: skip
+    write_content(file, _WRITERS[suffix](plan))
 
 
 def check_suffix(file: Path, formats: Iterable[str]) -> None:

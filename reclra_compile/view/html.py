@@ -13,11 +13,14 @@ from reclra_compile.view.facts import drawable, pathway_facts, region_facts, sha
 from reclra_compile.view.label import amount, count, number, xml
 from reclra_compile.view.layout import layout
 from reclra_compile.view.palette import DARK, LIGHT, wave_colours
+from reclra_compile.view.recorded import Recorded
 from reclra_compile.view.svg import graph_svg
 
 
-def to_html(plan: Plan) -> str:
+def to_html(plan: Plan, *, beside: Plan | None = None, timeline: Recorded | None = None) -> str:
     """The plan as a page: its error graph to explore, and tables of its regions and pathways."""
+    if timeline is not None:
+        timeline.check(plan)
     drawing = layout(plan)
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
