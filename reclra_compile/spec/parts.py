@@ -127,7 +127,7 @@ class Selector(Strict):
     Layers are numbered from 1 in the model's order, as in the paper; the output region is the last.
     """
 
-    names: list[str] | None = Field(default=None, min_length=1)
+    names: list[str] | None = Field(default=None, min_length=1, description="names or globs, as the short form has")
     every: Count | None = Field(default=None, description="layers whose number is a multiple of this")
     start: Count | None = Field(default=None, description="with `every`: count from this layer instead")
     layers: list[Count] | None = Field(default=None, min_length=1, description="layer numbers, from 1")

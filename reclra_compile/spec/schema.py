@@ -48,17 +48,19 @@ class SettleSpec(Strict):
 class TargetSpec(Strict):
     """Target rule and its options (E2–E4); a part left out keeps the value of the level above."""
 
-    rule: Rule | None = None
-    beta: Positive | None = Field(default=None, description="modulation factor β of E3")
-    normalize: StrictBool | None = Field(default=None, description="divide the mismatch z − y by β")
-    kappa: Positive | None = Field(default=None, description="weight κ of the region's term of D(Θ), E2")
-    p: OneOrTwo | None = None
-    q: OneOrTwo | None = None
+    rule: Rule | None = Field(default=None, description="how a displacement becomes an error; default lra")
+    beta: Positive | None = Field(
+        default=None, description="modulation factor β of E3; default 0.01, 1 under some rules"
+    )
+    normalize: StrictBool | None = Field(default=None, description="divide the mismatch z − y by β; default true")
+    kappa: Positive | None = Field(default=None, description="weight κ of the region's term of D(Θ), E2; default 1")
+    p: OneOrTwo | None = Field(default=None, description="norm of the region's term of D(Θ), E2; default 2")
+    q: OneOrTwo | None = Field(default=None, description="power of that norm; default 2")
     phi: Activation | None = Field(
-        default=None, description="activation used for targets; 'same' is the region's own"
+        default=None, description="activation used for targets; default same, the region's own"
     )
     rescale: StrictBool | None = Field(
-        default=None, description="set each sample's d to the length ‖h‖·‖e_L‖"
+        default=None, description="set each sample's d to the length ‖h‖·‖e_L‖; default false"
     )
     settle: SettleSpec | None = Field(default=None, description="the phases of rule equilibrium")
 
@@ -72,17 +74,17 @@ class PathwaySpec(Strict):
         "model's own edges) | relay (the nearest region downstream that an earlier entry targets) | names",
     )
     to: Selection = Field(description="all | rest (regions no earlier entry targets) | a selector")
-    kernel: KernelField | None = None
-    init: InitField | None = None
-    update: UpdateField | None = None
+    kernel: KernelField | None = Field(default=None, description="how E is stored and applied; default: of `synapses`")
+    init: InitField | None = Field(default=None, description="E's first values; default: of `synapses`")
+    update: UpdateField | None = Field(default=None, description="how E learns; default: of `synapses`")
 
 
 class Synapses(Strict):
     """Defaults for every pathway that does not say otherwise."""
 
-    kernel: KernelField = Kernel(name="auto")
-    init: InitField = Init(name="auto")
-    update: UpdateField = Update(name="auto")
+    kernel: KernelField = Field(default=Kernel(name="auto"), description="how E is stored and applied")
+    init: InitField = Field(default=Init(name="auto"), description="E's first values")
+    update: UpdateField = Field(default=Update(name="auto"), description="how E learns")
     max_entries: Count = Field(default=16_000_000, description="largest matrix one pathway may have")
     cells: Count = Field(default=8, description="most cells per axis that `auto` reads a feature map on")
     memory: Annotated[int, Field(gt=0), BeforeValidator(number_of_bytes), WithJsonSchema(SIZE)] | None = Field(
@@ -93,16 +95,16 @@ class Synapses(Strict):
 class RegionsSpec(Strict):
     """How the model is partitioned."""
 
-    granularity: GranularityField = Granularity()
+    granularity: GranularityField = Field(default=Granularity(), description="layers, blocks, or groups of blocks")
     merge: list[Merge] = Field(default=[], description="globs over region names; what each entry matches is one region")
 
 
 class Override(Strict):
     """Options for some regions: of their targets, or the wiring inside a block."""
 
-    regions: Selection
-    target: TargetSpec = TargetSpec()
-    inside: Inside | None = None
+    regions: Selection = Field(description="the regions that this is for")
+    target: TargetSpec = Field(default=TargetSpec(), description="options of their targets, in place of the file's")
+    inside: Inside | None = Field(default=None, description="the wiring inside these blocks: a name, file, or pathways")
 
     @model_validator(mode="after")
     def _something(self) -> Override:
@@ -114,42 +116,48 @@ class Override(Strict):
 class TrainingSpec(Strict):
     """Settings `reclra-compile train` uses where no flag is given."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] | None = None
-    lr: Positive | None = None
-    weight_decay: NotNegative | None = None
-    schedule: Literal["constant", "linear", "cosine", "polynomial"] | None = None
-    warmup: NotNegative | None = Field(
-        default=None, description="how long the rate rises: below 1 a share of the run, from 1 on epochs"
+    optimizer: Literal["sgd", "adam", "adamw"] | None = Field(
+        default=None, description="how weights and synapses learn; default adamw"
     )
-    lr_end: NotNegative | None = Field(default=None, description="the rate at which the polynomial schedule ends")
-    power: Positive | None = Field(default=None, description="exponent of the polynomial schedule")
-    readout_rate: Positive | None = Field(default=None, description="factor on the rate of local read-outs")
-    inverse_rate: Positive | None = Field(default=None, description="factor on the rate of learned inverses")
-    mirror_rate: Positive | None = Field(default=None, description="factor on the rate of noise-fed mirrors")
-    beta2: NotNegative | None = Field(default=None, lt=1, description="decay of Adam's second moments")
-    batch_size: Count | None = None
-    epochs: Count | None = None
-    clip: NotNegative | None = Field(default=None, description="largest gradient norm; 0 is off")
+    lr: Positive | None = Field(default=None, description="learning rate; default 0.001")
+    weight_decay: NotNegative | None = Field(default=None, description="decay of weights and synapses; default 0")
+    schedule: Literal["constant", "linear", "cosine", "polynomial"] | None = Field(
+        default=None, description="how the rate falls to 0 over the run; default constant"
+    )
+    warmup: NotNegative | None = Field(
+        default=None, description="how long the rate rises: below 1 a share of the run, from 1 on epochs; default 0"
+    )
+    lr_end: NotNegative | None = Field(default=None, description="where the polynomial schedule ends; default 0")
+    power: Positive | None = Field(default=None, description="exponent of the polynomial schedule; default 1")
+    readout_rate: Positive | None = Field(default=None, description="factor on the rate of local read-outs; default 1")
+    inverse_rate: Positive | None = Field(default=None, description="factor on the rate of learned inverses; default 1")
+    mirror_rate: Positive | None = Field(default=None, description="factor on the rate of noise-fed mirrors; default 1")
+    beta2: NotNegative | None = Field(default=None, lt=1, description="decay of Adam's second moments; default 0.999")
+    batch_size: Count | None = Field(default=None, description="samples of a step; default 128")
+    epochs: Count | None = Field(default=None, description="passes over the training data; default 10")
+    clip: NotNegative | None = Field(default=None, description="largest gradient norm, 0 is off; default 0")
 
 
 class TrainingSection(TrainingSpec):
     """Training settings, with exceptions per activation of the model's regions."""
 
     phi: dict[Activation, TrainingSpec] = Field(
-        default_factory=dict, json_schema_extra={"propertyNames": PHI_NAMES}
+        default_factory=dict,
+        json_schema_extra={"propertyNames": PHI_NAMES},
+        description="an activation → settings for models whose regions mostly have it",
     )
 
 
 class InnerWiring(Strict):
     """Error pathways among some regions and how their targets and synapses behave: of a model, or inside a block."""
 
-    name: str = "wiring"
-    about: str = ""
-    regions: RegionsSpec = RegionsSpec()
-    target: TargetSpec = TargetSpec()
-    pathways: list[PathwaySpec] = Field(min_length=1)
-    synapses: Synapses = Synapses()
-    overrides: list[Override] = Field(default=[])
+    name: str = Field(default="wiring", description="what reports call it")
+    about: str = Field(default="", description="one line, shown by `reclra-compile wirings`")
+    regions: RegionsSpec = Field(default=RegionsSpec(), description="what a region is")
+    target: TargetSpec = Field(default=TargetSpec(), description="target rule and its options, for all regions")
+    pathways: list[PathwaySpec] = Field(min_length=1, description="who hears whom; or `auto` in place of it")
+    synapses: Synapses = Field(default=Synapses(), description="defaults for all pathways")
+    overrides: list[Override] = Field(default=[], description="options for some regions; later entries win")
     frozen: Selection | None = Field(default=None, description="regions whose parameters do not learn")
     inside: Inside | None = Field(
         default=None, description="the wiring inside each block: a shipped name, a file, or pathways; backprop is exact"
@@ -200,13 +208,15 @@ Inside = Annotated[InnerWiring, BeforeValidator(_by_name, json_schema_input_type
 class Wiring(InnerWiring):
     """A wiring file: which error pathways there are and how targets and synapses behave."""
 
-    version: Annotated[Literal[1], NUMBER]
-    memory: MemorySpec = MemorySpec()
-    schedule: ScheduleSpec = ScheduleSpec()
+    version: Annotated[Literal[1], NUMBER] = Field(description="of this format")
+    memory: MemorySpec = Field(default=MemorySpec(), description="what the forward pass may keep")
+    schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="devices, microbatches, staleness")
     placement: dict[str, DeviceName] = Field(
         default_factory=dict, description="globs over region names → the device (name or number) they have to be on"
     )
-    training: TrainingSection = TrainingSection()
+    training: TrainingSection = Field(
+        default=TrainingSection(), description="settings of `reclra-compile train`; one's own loop ignores them"
+    )
     auto: AutoSpec | None = Field(default=None, description="in place of `pathways`: let the compiler choose them")
 
 
