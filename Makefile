@@ -1,4 +1,4 @@
-# make demo | test | check-all | bench | clean      (python3 >= 3.10 and make are all that is needed)
+# make demo | test | check-all | docs | bench | clean      (python3 >= 3.10 and make are all that is needed)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,12 +9,13 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-all bench bench-pipeline clean
+.PHONY: help setup demo test lint check-all docs bench bench-pipeline clean
 
 help:
 	@echo "make demo       compile and train a real model, print its error, draw its error graph"
 	@echo "make test       lint, types and all tests (under 10 minutes on 2 cores)"
 	@echo "make check-all  the long checks too (MNIST accuracy; needs RECLRA_DATA)"
+	@echo "make docs       this documentation as a site in build/site (Python >= 3.11; no network)"
 	@echo "make bench      step time, predictions beside measurements, the simulator at scale"
 	@echo "make bench-pipeline  rec-LRA on two processes beside PyTorch's pipeline schedules and DDP"
 
@@ -36,7 +37,7 @@ demo: $(READY)
 	@echo "open $(CURDIR)/$(GRAPH) in a browser to see the error pathways"
 
 lint: $(READY)
-	$(BIN)/ruff check reclra_compile tests examples benchmarks
+	$(BIN)/ruff check reclra_compile tests examples benchmarks docs/gen
 	$(BIN)/mypy
 
 test: lint
@@ -44,6 +45,10 @@ test: lint
 
 check-all: lint
 	$(PYTEST)
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open $(CURDIR)/build/site/index.html in a browser"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
