@@ -36,7 +36,7 @@ from reclra_compile.cli.options import (
               help="auto: report the test errors of the training runs in this folder")  # fmt: skip
 @click.option("--out", "-o", type=click.Path(dir_okay=False), metavar="PLAN", help="write the plan as text")
 @click.option("--graph", "-g", type=click.Path(dir_okay=False), metavar="FILE",
-              help="draw the error graph: .html, .svg, .png or .dot")  # fmt: skip
+              help="draw the error graph: .html, .svg, .png, .dot or .mmd (Mermaid)")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 @reports_errors
 def compile_(

@@ -38,7 +38,7 @@ from reclra_compile.cli.train_options import data_options, rank_timeout_option, 
 @click.option("--device", metavar="NAME",
               help="cpu, cuda, cuda:1, mps  [default: cpu; of several processes: what --devices are]")  # fmt: skip
 @click.option("--graph", "-g", type=click.Path(dir_okay=False), metavar="FILE",
-              help="draw the error graph: .html, .svg, .png or .dot")  # fmt: skip
+              help="draw the error graph: .html, .svg, .png, .dot or .mmd (Mermaid)")  # fmt: skip
 @reports_errors
 def train(**options: Any) -> str | None:
     """Train MODEL with a wiring, on images or on data its file brings, and print its test error.
