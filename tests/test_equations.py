@@ -166,6 +166,25 @@ def test_E9_local_readout_learns_the_regions_own_readout() -> None:
         torch.testing.assert_close(synapses.b.grad, db, rtol=0, atol=1e-12)
 
 
+def test_E10_local_loss_hears_its_own_readout() -> None:
+    """d_i = E ∂loss(r_i)/∂r_i of the region's own read-out r_i, per sample, and E learns as by E9."""
+    model, program, net, x, y = make(4, "tanh", wiring("depth1", 4, update="local_loss"))
+    for parameter in program.synapse_parameters():
+        parameter.data.normal_()
+    program.step(x, y)
+    h, z = net.forward(x)
+    for i in (1, 2, 3):
+        synapses = synapses_of(program, 4, i)
+        E, b = synapses.E.detach(), synapses.b.detach()
+        d = (torch.softmax(z[i] @ E + b, 1) - nn.functional.one_hot(y, CLASSES)) @ E.T
+        e = PHI["tanh"](h[i]) - PHI["tanh"](h[i] - 0.1 * d)
+        dW = sum(torch.outer(e[n], z[i - 1][n]) for n in range(BATCH)) / BATCH
+        torch.testing.assert_close(getattr(model, f"l{i}").weight.grad, dW, rtol=0, atol=1e-12)
+        dE, db = local_readout(z[i], y, E, b)
+        torch.testing.assert_close(synapses.E_T.grad.T, dE, rtol=0, atol=1e-12)
+        torch.testing.assert_close(synapses.b.grad, db, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("update", ["kolen_pollack", "local_readout", "lra"])
 def test_gamma_scales_the_synapse_update(update: str) -> None:
     grads = []
