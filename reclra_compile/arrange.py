@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from reclra_compile.errors import PlanError
+from reclra_compile.errors import Notice, PlanError
 from reclra_compile.ir import Device, Placement, Plan, Schedule
 from reclra_compile.machine import Machine
 from reclra_compile.placement.assign import assign
@@ -47,15 +47,16 @@ def arrange(plan: Plan, devices: Sequence[Device], machine: Machine, time: Time 
     return verify(check_memory(made))
 
 
-_TOO_MANY = "microbatches have less than a sample each"
+_TOO_MANY = "N101"  #: microbatches have less than a sample each
 
 
 def _warned(plan: Plan, microbatches: int) -> Plan:
     """The plan with a warning where its microbatches have less than a sample each, and without one from before."""
-    kept = tuple(w for w in plan.warnings if _TOO_MANY not in w)
+    kept = tuple(w for w in plan.warnings if w.code != _TOO_MANY)
     if microbatches > plan.batch:
-        kept += (f"the plan is for a batch of {plan.batch}, so that {microbatches} {_TOO_MANY}: give example inputs "
-                 "with as many samples as a training batch has",)  # fmt: skip
+        kept += (Notice(f"the plan is for a batch of {plan.batch}, so that {microbatches} microbatches have less than "
+                        "a sample each: give example inputs with as many samples as a training batch has",
+                        _TOO_MANY),)  # fmt: skip
     return replace(plan, warnings=kept)
 
 

@@ -40,6 +40,22 @@ class Fault:
         return f"error[{self.code}]{place} {self.message}{fix}"
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A warning about something that runs: a sentence with the change that helps, and its code ("" in older plans)."""
+
+    message: str
+    code: str = ""
+
+    @property
+    def label(self) -> str:
+        """What stands before the sentence: `warning[W104]`."""
+        return f"warning[{self.code}]" if self.code else "warning"
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.message}"
+
+
 class ReclraError(Exception):
     """Base of every error this package raises on purpose; `faults` holds each problem found."""
 

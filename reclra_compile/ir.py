@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from reclra_compile.errors import Notice
 from reclra_compile.ir_parts import Cost as Cost
 from reclra_compile.ir_parts import Device as Device
 from reclra_compile.ir_parts import Placement as Placement
@@ -236,7 +237,7 @@ class Plan:
     schedule: Schedule = field(default_factory=Schedule)
     cost: Cost = field(default_factory=Cost)
     training: Training = field(default_factory=Training)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     idle: tuple[str, ...] = ()
     version: int = 1
 

@@ -18,7 +18,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
-from reclra_compile.errors import Fault, Location, PlanError, nearest
+from reclra_compile.errors import Fault, Location, Notice, PlanError, nearest
 from reclra_compile.ir import Cost, Device, Pathway, Placement, Plan, Region, Schedule, Shape, Target, Task, Training
 
 CODES = {
@@ -58,6 +58,7 @@ _RECORDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "schedule": (Schedule, ()),
     "cost": (Cost, ()),
     "training": (Training, ()),
+    "warning": (Notice, ("message",)),
 }
 _TYPES = {cls: typing.get_type_hints(cls) for cls, _ in _RECORDS.values()}
 _LISTS = {"region": "regions", "target": "targets", "pathway": "pathways", "task": "tasks", "device": "devices"}
@@ -76,7 +77,7 @@ def format_plan(plan: Plan) -> str:
             lines += ["# waves", *(f"wave {_json(w)}" for w in plan.waves)]
     lines += [f"# {', '.join(_PARTS)}"]
     lines += [_line(kind, getattr(plan, kind)) for kind in _PARTS]
-    lines += [f"warning {_json(w)}" for w in plan.warnings]
+    lines += [_line("warning", w) for w in plan.warnings]
     return "\n".join(lines) + "\n"
 
 
@@ -187,13 +188,13 @@ class _Reader:
 
 def _record(kind: str, rest: str) -> Any:
     """The record of one line without its first word; ValueError where it is malformed."""
-    if kind in ("wave", "warning"):
+    if kind == "wave":
         value, end = _read_value(rest, 0)
         if rest[end:].strip():
             raise ValueError(f"unexpected text after the value: {_shown(rest, end)}")
-        return _convert(value, tuple[str, ...] if kind == "wave" else str, kind)
+        return _convert(value, tuple[str, ...], kind)
     if kind not in _RECORDS:
-        raise ValueError(f"unknown record '{kind[:30]}'; {nearest(kind, ['wave', 'warning', *_RECORDS])}")
+        raise ValueError(f"unknown record '{kind[:30]}'; {nearest(kind, ['wave', *_RECORDS])}")
     cls, positional = _RECORDS[kind]
     given: dict[str, Any] = {}
     at = 0

@@ -404,7 +404,7 @@ def test_check() -> None:
     file = str(shipped()["depth1"])
     assert run("check", file).stdout == f"{file}: sound\n"
     assert run("check", file, MODEL).stdout == f"{file}: sound and fits {MODEL}\n"
-    assert json.loads(run("check", file, MODEL, "--json").stdout) == {"errors": [], "warnings": []}
+    assert json.loads(run("check", file, MODEL, "--json").stdout) == {"errors": [], "warnings": [], "warning_codes": []}
 
 
 def test_check_reports_every_fault(folder: Path) -> None:

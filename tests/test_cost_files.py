@@ -273,7 +273,7 @@ def test_a_file_of_another_model_gives_its_rates_and_a_warning(tmp_path: Path) -
     file = tmp_path / "wide.json"
     write_measured(measured(plan(width=9)), file)
     made, devices, time = priced(plan(), Machine(profile=str(file)), "float32")
-    assert "predicted from the rates" in made.warnings[-1]
+    assert "predicted from the rates" in made.warnings[-1].message
     assert time(made.tasks[0], devices[0], 1) == task_us(made.tasks[0], HERE)
     assert read_profile(str(file)) == (HERE,)  # it is a file of devices as well
     assert [d.flops_per_s for d in parse_devices(str(file))] == [HERE.flops_per_s]

@@ -93,5 +93,5 @@ def test_a_plan_keeps_what_is_left_open() -> None:
 def test_more_microbatches_than_samples_are_warned_of() -> None:
     module, x = build("mlp")
     plan = rc.plan_for(module, x, "depth1", machine=Machine(microbatches=9))
-    assert any("9 microbatches" in w for w in plan.warnings)
+    assert any("9 microbatches" in w.message for w in plan.warnings)
     assert rc.plan_for(module, x, "depth1", machine=Machine(microbatches=4)).warnings == ()

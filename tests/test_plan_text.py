@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models import build
 
 from reclra_compile.compiler import plan_for
-from reclra_compile.errors import PlanError
+from reclra_compile.errors import Notice, PlanError
 from reclra_compile.ir import Cost, Device, Pathway, Placement, Plan, Region, Schedule, Target, Task, Training
 from reclra_compile.spec.load import shipped
 from reclra_compile.text import CODES
@@ -80,7 +80,7 @@ plans = st.builds(
     schedule=st.builds(Schedule, microbatches=whole, staleness=whole),
     cost=st.builds(Cost, backprop_flops=whole, parameter_bytes=whole),
     training=st.builds(Training, optimizer=words, lr=floats, epochs=whole),
-    warnings=names,
+    warnings=st.lists(st.builds(Notice, words, st.sampled_from(("", "W104")))).map(tuple),
     version=st.just(1),
 )  # fmt: skip
 
@@ -92,6 +92,12 @@ def test_any_plan_reads_back_equal(made: Plan) -> None:
     assert Plan.parse(text) == made
     assert text.encode("utf-8").decode() == text
     assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_warnings_of_older_plans_have_no_code(plan: Plan) -> None:
+    text = str(replace(plan, warnings=())) + 'warning "said before codes"\n'
+    assert [str(w) for w in Plan.parse(text).warnings] == ["warning: said before codes"]
+    assert 'warning "two words" code=W104' in str(replace(plan, warnings=(Notice("two words", "W104"),)))
 
 
 def test_line_ends_and_byte_order_marks_of_editors_are_harmless(plan: Plan) -> None:
@@ -147,7 +153,7 @@ LINES = [
     ('wave ["a"] ["b"]', "unexpected text after the value: '[\"b\"]'"),
     ('wave ["a", 1]', "field 'wave' has 1, but needs text"),
     ("wave " + "[" * 100_000, "lists are nested too deeply"),
-    ('warning {"a": 1}', "field 'warning' has {\"a\":1}, but needs text"),
+    ('warning {"a": 1}', "field 'message' has {\"a\":1}, but needs text"),
 ]
 
 

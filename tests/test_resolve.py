@@ -12,7 +12,7 @@ from models import MLP, ResidualMLP, build
 from torch import nn
 
 from reclra_compile.compiler import plan_for
-from reclra_compile.errors import WiringError
+from reclra_compile.errors import Notice, WiringError
 from reclra_compile.ir import Pathway, Plan, Region, Target
 from reclra_compile.spec.resolve import CODES
 
@@ -114,7 +114,8 @@ def test_every_beyond_a_shallow_model_is_a_note() -> None:
     plan = wire(MLP(hidden=1), {"from": "output", "to": {"every": 3}}, {"from": "next", "to": "rest"})
     assert links(plan) == {("out", "fc1")}
     assert plan.warnings == (
-        "entry 1 of the pathways has no effect: every 3 from layer 3 selects no region: the model has 2 layers",
+        Notice("entry 1 of the pathways has no effect: every 3 from layer 3 selects no region: the model has 2 layers",
+               "W101"),
     )
 
 
@@ -251,7 +252,7 @@ def test_a_wiring_that_says_nothing_gets_settings_that_train() -> None:
 def test_options_without_effect_are_noted() -> None:
     plan = wire("mlp", *ALL_FROM_OUTPUT, target={"rule": "gradient", "kappa": 2.0, "beta": 0.3})
     assert target(plan, "fc1") == Target("fc1", "gradient")
-    assert "beta, kappa: no effect under target rule gradient" in plan.warnings
+    assert Notice("beta, kappa: no effect under target rule gradient", "W103") in plan.warnings
 
 
 def test_the_output_keeps_the_gradient_rule() -> None:
@@ -303,7 +304,7 @@ def test_auto_becomes_low_rank_where_dense_is_too_large() -> None:
     p = pathway(plan, "fc3->fc2")
     assert (p.kernel, p.rank, p.synapses) == ("low_rank", 20_000 // 800, 25 * 800)
     assert p.reason == "dense would have 150,000 entries, more than 20,000"
-    assert f"pathway fc3->fc2 is low_rank (rank 25): {p.reason}" in plan.warnings
+    assert Notice(f"pathway fc3->fc2 is low_rank (rank 25): {p.reason}", "W112") in plan.warnings
     assert {q.kernel for q in plan.pathways if q is not p} == {"dense"}
     assert pathway(wire("wide", {"from": "next", "to": "all"}, synapses={"max_entries": 1}), "fc2->fc1").rank == 1
 

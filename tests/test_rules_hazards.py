@@ -42,12 +42,12 @@ def test_a_deep_network_that_settles_is_not_lost_to_rounding(depth: int) -> None
 def test_long_chains_of_inverses_are_warned_of() -> None:
     for depth, warned in ((6, False), (12, True)):
         _, program, *_ = make(depth, "tanh", target_propagation())
-        assert any("learned inverses" in w for w in program.plan.warnings) == warned
+        assert any("learned inverses" in w.message for w in program.plan.warnings) == warned
 
 
 def test_feedback_that_rounding_loses_is_warned_of() -> None:
     _, program, *_ = make(9, "tanh", equilibrium(feedback=0.1))
-    assert any("float32 rounds away" in w for w in program.plan.warnings)
+    assert any("float32 rounds away" in w.message for w in program.plan.warnings)
 
 
 def test_one_dropout_mask_serves_all_phases_of_a_step() -> None:
@@ -72,7 +72,7 @@ def test_batch_statistics_are_those_of_settled_states() -> None:
     program = rc.compile(model, x, equilibrium(free=40, nudged=4, step=0.8, feedback=0.5))
     program.step(x, y)
     assert int(norm.num_batches_tracked) == 1
-    assert any("batch norms" in w for w in program.plan.warnings)
+    assert any("batch norms" in w.message for w in program.plan.warnings)
     with torch.no_grad():
         start = model[2](torch.tanh(model[0](x))).mean(0)
     assert not torch.allclose(norm.running_mean, start, atol=1e-3)  # not those of the forward pass

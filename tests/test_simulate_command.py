@@ -20,7 +20,7 @@ from synthetic import UNIT, chain
 from reclra_compile.arrange import arrange
 from reclra_compile.cli.main import main
 from reclra_compile.cli.tables import table
-from reclra_compile.errors import PlanError
+from reclra_compile.errors import Notice, PlanError
 from reclra_compile.ir import Device, Plan
 from reclra_compile.machine import Machine
 from reclra_compile.simulate.chart import MOST_BARS, MOST_LANES, plan_chart, rival_chart
@@ -191,9 +191,10 @@ def test_no_file_overwrites_another(plan_file: str, tmp_path: Path) -> None:
 
 
 def test_warnings_of_the_plan_are_said(plan_file: str) -> None:
-    Path(plan_file).write_text(str(replace(made_for(8, 4, 8), warnings=("less than a sample [each]",))))
-    assert "warning: less than a sample [each]" in call(plan_file).output
-    assert json.loads(call(plan_file, "--json").output)["warnings"] == ["less than a sample [each]"]
+    Path(plan_file).write_text(str(replace(made_for(8, 4, 8), warnings=(Notice("less than a sample [each]", "N101"),))))
+    assert "warning[N101]: less than a sample [each]" in call(plan_file).output
+    report = json.loads(call(plan_file, "--json").output)
+    assert (report["warnings"], report["warning_codes"]) == (["less than a sample [each]"], ["N101"])
     assert "warning" not in call(plan_file, "--batch", "64").output
 
 

@@ -68,7 +68,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         **({"schedule": devices_dict(plan)} if on_devices(plan) else {}),
         "cost": {**asdict(plan.cost), "flops": plan.cost.flops, "ratio": plan.cost.ratio},
         "training": asdict(plan.training),
-        "warnings": plan.warnings,
+        "warnings": [w.message for w in plan.warnings],
+        "warning_codes": [w.code for w in plan.warnings],
     }
 
 

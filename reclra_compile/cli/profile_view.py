@@ -13,11 +13,12 @@ from rich.text import Text
 
 from reclra_compile.cli.bar import DoneBar
 from reclra_compile.cli.errors import Faults
-from reclra_compile.cli.report import note, print_report, room_of
+from reclra_compile.cli.report import note, print_report, print_warning, room_of
 from reclra_compile.cli.tables import NAME, NUMBER, Row, table
 from reclra_compile.cli.train_setup import check_device
 from reclra_compile.cost.files import keep, measured_dict, write_measured
 from reclra_compile.cost.measured import Measured, time_of
+from reclra_compile.errors import Notice
 from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.load_model import Loaded, load_model
 from reclra_compile.frontend.outputs import choose, pick
@@ -63,7 +64,10 @@ def carry_out(options: dict[str, Any]) -> str | None:
     if options["as_json"]:
         return json.dumps(_data(made.plan, measured, str(kept) if kept else None), indent=2, ensure_ascii=False)
     print_report(lambda out: _draw(out, made.plan, measured))
-    note(f"kept for --device-profile measured: {kept}" if kept else "not kept: there is no cache folder to write to")
+    if kept:
+        note(f"kept for --device-profile measured: {kept}")
+    else:
+        print_warning(Notice("the times are not kept: there is no cache folder to write to; give --out", "C102"))
     if options["out"]:
         note(f"times written to {options['out']}")
     return None

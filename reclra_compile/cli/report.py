@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from reclra_compile.cli.device_report import device_table, on_devices, step_line
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Cell, Row, table
-from reclra_compile.errors import Location, ReclraError
+from reclra_compile.errors import Location, Notice, ReclraError
 from reclra_compile.ir import Pathway, Plan, Target
 
 WAVE_STYLES = ("bold magenta", "cyan", "green", "yellow", "blue", "red")
@@ -40,6 +40,12 @@ def human(n: float) -> str:
 def note(text: str) -> None:
     """A line of information on standard output; paths stay on one line."""
     console().print(escape(text), soft_wrap=True)
+
+
+def print_warning(warning: Notice, out: Console | None = None) -> None:
+    """A warning with its code in colour, on standard output where no console is given."""
+    text = Text.assemble((f"{warning.label}: ", "bold yellow"), warning.message)
+    (out or console()).print(text, soft_wrap=True)
 
 
 def print_errors(error: ReclraError) -> None:
@@ -111,7 +117,7 @@ def _print_plan(out: Console, plan: Plan) -> None:
     if plan.warnings:
         out.print()
     for warning in plan.warnings:
-        out.print(Text.assemble(("warning: ", "bold yellow"), warning), soft_wrap=True)
+        print_warning(warning, out)
 
 
 def _bytes(n: int) -> str:

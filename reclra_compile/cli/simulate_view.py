@@ -16,7 +16,7 @@ from reclra_compile.cli.device_report import devices_dict
 from reclra_compile.cli.errors import Faults
 from reclra_compile.cli.options import machine_of
 from reclra_compile.cli.plan_file import read_plan
-from reclra_compile.cli.report import console, note, print_report, room_of
+from reclra_compile.cli.report import console, note, print_report, print_warning, room_of
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Row, table
 from reclra_compile.errors import Fault, UserError
 from reclra_compile.ir import Plan
@@ -66,15 +66,16 @@ def carry_out(file: str, options: dict[str, Any]) -> str | None:
     rivals = compare(plan, names)
     written = _write(step, names, options)
     if options["as_json"]:
-        data = {**_data(plan, step, row_us, rivals), "warnings": warnings}
+        said = {"warnings": [w.message for w in warnings], "warning_codes": [w.code for w in warnings]}
+        data = {**_data(plan, step, row_us, rivals), **said}
         return json.dumps(data, indent=2, ensure_ascii=False)
 
     def draw(out: Console) -> None:
         _draw(out, step, row_us, rivals)
 
     print_report(draw)
-    for line in warnings:
-        note(f"warning: {line}")
+    for warning in warnings:
+        print_warning(warning)
     for line in written:
         note(line)
     return None

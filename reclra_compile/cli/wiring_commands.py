@@ -7,6 +7,7 @@ import json
 import click
 
 from reclra_compile.cli.errors import Faults, reports_errors
+from reclra_compile.errors import Notice
 
 
 @click.command()
@@ -51,16 +52,17 @@ def check(wiring: str, model: str | None, as_json: bool) -> str:
             found = load_model(model)
     with faults.collected():
         loaded = load_wiring(wiring)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     if model is not None:
         faults.report()
         with found.blamed():
             warnings = plan_for(found.model, found.inputs, wiring).warnings
     faults.report()
     if as_json:
-        return json.dumps({"errors": [], "warnings": warnings}, indent=2, ensure_ascii=False)
+        said = {"warnings": [w.message for w in warnings], "warning_codes": [w.code for w in warnings]}
+        return json.dumps({"errors": [], **said}, indent=2, ensure_ascii=False)
     fits = f" and fits {model}" if model else ""
-    return f"{loaded.file}: sound{fits}" + "".join(f"\nwarning: {w}" for w in warnings)
+    return f"{loaded.file}: sound{fits}" + "".join(f"\n{w}" for w in warnings)
 
 
 @click.command()

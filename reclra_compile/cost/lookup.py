@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from reclra_compile.cost.files import is_measured, kept, read_measured
 from reclra_compile.cost.measured import KIND, Measured, Time, host, time_of
+from reclra_compile.errors import Notice
 from reclra_compile.ir import Device, Plan
 from reclra_compile.machine import Machine
 from reclra_compile.placement.devices import parse_devices
@@ -29,9 +30,10 @@ def priced(plan: Plan, machine: Machine, dtype: str) -> tuple[Plan, tuple[Device
     if not measured.of(plan):
         same = measured.fingerprint == plan.fingerprint
         rest = "all but the tasks that they share is" if same else "those of this model are"
-        warning = (
+        warning = Notice(
             f"the times were measured on {measured.model} with wiring '{measured.wiring}': "
-            f"{rest} predicted from the rates fitted to them"
+            f"{rest} predicted from the rates fitted to them",
+            "C101",
         )
         plan = replace(plan, warnings=(*plan.warnings, warning))
     alone = len(devices) == 1 and (machine.microbatches or 1) == 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from reclra_compile.errors import WiringError
+from reclra_compile.errors import Notice, WiringError
 from reclra_compile.ir import Pathway, Target, Training
 from reclra_compile.spec.checks import Pair, check_cycles, check_inverting, check_settling, check_sources
 from reclra_compile.spec.collect import Faults
@@ -50,14 +50,14 @@ CODES = {
 class Resolved:
     """The error graph: per-region targets, pathways, waves, and the training settings that go with it.
 
-    `notes` are sentences about parts of the wiring that have no effect on this model.
+    `notes` are warnings about parts of the wiring that have no effect on this model.
     """
 
     targets: tuple[Target, ...]
     pathways: tuple[Pathway, ...]
     waves: tuple[tuple[str, ...], ...]
     training: Training
-    notes: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
 
 
 def resolve(loaded: Loaded, graph: RegionGraph, batch: int) -> Resolved:
@@ -80,7 +80,7 @@ class _Resolver:
     def __init__(self, loaded: Loaded, graph: RegionGraph, batch: int) -> None:
         self.loaded, self.wiring, self.graph, self.batch = loaded, loaded.wiring, graph, batch
         self.faults = Faults(loaded)
-        self.notes: list[str] = []
+        self.notes: list[Notice] = []
         self.pathways: dict[Pair, Pathway] = {}
         self.entry: dict[Pair, int] = {}
         self.edges: dict[str, list[Pathway]] = {}
@@ -119,7 +119,8 @@ class _Resolver:
             if p.harmless and path[0] == "overrides":
                 continue  # exceptions for what this model does not have
             if p.harmless and path[-1] == "to" and selector.every:
-                self.notes.append(f"entry {int(path[1]) + 1} of the pathways has no effect: {p.message}")
+                entry = int(path[1]) + 1
+                self.notes.append(Notice(f"entry {entry} of the pathways has no effect: {p.message}", "W101"))
                 continue
             self.complete = self.complete and path[0] != "pathways"
             self.faults.add(p.code, p.message, *path, *p.at, fix=p.fix)
@@ -221,7 +222,8 @@ class _Resolver:
         heard = set(errors) | frozen
         silent = [f"'{n}'" for n, r in self.graph.regions.items() if r.learns and n not in heard]
         if silent and self.loaded.unreached == "freeze":
-            self.notes.append(f"{len(silent)} regions that no error reaches do not learn, as asked: {silent[0]}, …")
+            many = f"{len(silent)} regions that no error reaches do not learn, as asked: {silent[0]}, …"
+            self.notes.append(Notice(many, "W102"))
         elif silent:
             shown = ", ".join(silent[:6]) + (f" and {len(silent) - 6} more" if len(silent) > 6 else "")
             self.faults.add("W027", f"no error reaches {shown}", "pathways",
@@ -269,7 +271,7 @@ class _Resolver:
             given = set(spec.model_dump(exclude_none=True, exclude={"rule"}))
             unused = sorted(given - OPTIONS[rule] if rule in OPTIONS else given & {"settle"})
             if unused:
-                self.notes.append(f"{', '.join(unused)}: no effect under target rule {rule}")
+                self.notes.append(Notice(f"{', '.join(unused)}: no effect under target rule {rule}", "W103"))
 
     def _training(self) -> Training:
         section = self.wiring.training if isinstance(self.wiring, Wiring) else TrainingSection()
