@@ -322,8 +322,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+#: what a model may leave for the end of its process
+LEFT = """
+import atexit
+
+class Kept:
+    def __del__(self):
+        open("taken apart", "a").close()
+
+if "RANK" in os.environ:
+    kept = Kept()
+    atexit.register(lambda: open(f"ended {os.environ['RANK']}", "a").close())
+"""
+
+
 def test_processes_report_what_one_does(folder: Path) -> None:
-    """The same table, log and JSON, with a comparison whose plan is launched as well."""
+    """The same table, log and JSON, with a comparison whose plan is launched as well.
+
+    Ranks call what is registered for their end, but leave the interpreter as it is: torch's threads still use it.
+    """
+    Path("model.py").write_text(MODEL + LEFT)
     flags = ("--devices", "2", "--microbatches", "2", "--compare", "backprop", "--json")
     one = train(*flags, "--one-process")
     done = train(*flags, "--log", "log.jsonl", "--run-dir", "runs")
@@ -337,6 +355,7 @@ def test_processes_report_what_one_does(folder: Path) -> None:
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert [(e["wiring"], e["epoch"]) for e in lines] == [(w, k) for w in ("depth2", "backprop") for k in (1, 2)]
     assert {p.name for p in Path("runs").iterdir()} == {"depth2", "backprop"}
+    assert Path("ended 0").exists() and Path("ended 1").exists() and not Path("taken apart").exists()
 
 
 def test_too_few_gpus_are_said_before_anything_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

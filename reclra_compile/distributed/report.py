@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import sys
@@ -123,6 +124,7 @@ def _prints(rank: int, store: Any) -> bool:
 
 def end(status: int) -> None:
     """End this process now; connections and threads that wait for other ranks would keep it."""
+    logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
