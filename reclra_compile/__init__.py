@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UserError,
         WiringError,
     )
+    from reclra_compile.integrate.attach import attach, detach
     from reclra_compile.ir import Device, Pathway, Plan, Region, Schedule, Target, Task
     from reclra_compile.machine import Machine
     from reclra_compile.rules.registry import register_target, register_update
@@ -52,6 +53,7 @@ _EXPORTS = {
         "DataError", "Fault", "ModelError", "PlacementError", "PlanError", "RankError", "ReclraError", "TrainingError",
         "UserError", "WiringError",
     ),
+    "reclra_compile.integrate.attach": ("attach", "detach"),
     "reclra_compile.ir": ("Device", "Pathway", "Plan", "Region", "Schedule", "Target", "Task"),
     "reclra_compile.machine": ("Machine",),
     "reclra_compile.rules.registry": ("register_target", "register_update"),
@@ -89,8 +91,10 @@ __all__ = [
     "Wiring",
     "WiringError",
     "__version__",
+    "attach",
     "compile",
     "connect",
+    "detach",
     "load_wiring",
     "plan_for",
     "register_target",

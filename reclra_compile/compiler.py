@@ -69,7 +69,7 @@ def compile(
     WiringError, PlacementError, PlanError or RankError.
     """
     machine = _machine(devices, microbatches, staleness, placement)
-    plan, ground, cuts = _planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
+    plan, ground, cuts = planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
     if mesh is not None:
         evaluating = in_eval_mode(model, example_inputs, output, plan, ground.traced, cuts)
         return place(plan, ground.traced, cuts, loss_fn, seed, reduction, output, mesh, record, evaluating)
@@ -103,7 +103,7 @@ def threaded(
     """
     number = devices if devices is not None or plan is not None else len(on)
     machine = _machine(number, microbatches, staleness, placement)
-    plan, ground, cuts = _planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
+    plan, ground, cuts = planned(model, example_inputs, wiring, plan, granularity, output, unreached, machine)
     made, evaluating = plan, in_eval_mode(model, example_inputs, output, plan, ground.traced, cuts)
     return ThreadedProgram(
         made, model, [torch.device(d) for d in on],
@@ -111,7 +111,7 @@ def threaded(
     )  # fmt: skip
 
 
-def _planned(
+def planned(
     model: nn.Module, example_inputs: ExampleInputs, wiring: WiringSource | None, plan: Plan | None,
     granularity: str | None, output: str | int | None, unreached: Unreached, machine: Machine,
 ) -> tuple[Plan, Ground, tuple[Cut, ...]]:  # fmt: skip

@@ -28,7 +28,8 @@ def mirror_mode(p: Pathway, linked: Linked) -> Step:
             return
         count = v[0].whole or v[0].batch
         for forward, B, turned in mirrors:
-            add_grad(B, (B - correlation(forward.t() if turned else forward, sigma, count)).view(B.shape))
+            away = B - correlation(forward.t() if turned else forward, sigma, count)
+            add_grad(B, (away if v[0].amplified == 1.0 else away * v[0].amplified).view(B.shape))
 
     return run
 

@@ -33,7 +33,8 @@ class StepState:
     Microbatch `number` has `samples` of the `whole` batch's (0: it is all there is), and weighs `part` of a mean over
     it. A gradient of the microbatch's own loss times `share` is one of the batch's loss: 1 for a sum. `seen`: output
     and gradient at the loss, while it is not known whether the loss can be cut. `lane` counts the microbatches of this
-    process, `number` those of all, of which there are `parts`.
+    process, `number` those of all, of which there are `parts`. `given`: the scale comes from outside, with a gradient
+    that is `amplified` (by a gradient scaler, say) times that of the loss.
     """
 
     scale: float = 1.0
@@ -51,9 +52,13 @@ class StepState:
     seen: tuple[Tensor, Tensor] | None = None
     parts: int = 1
     lane: int = 0
+    given: bool = False
+    amplified: float = 1.0
 
     def scaled(self, reduction: str, rows: int) -> None:
-        """Set scale and share for a loss over `rows` of this microbatch."""
+        """Set scale and share for a loss over `rows` of this microbatch, where they are not given."""
+        if self.given:
+            return
         self.batch = rows
         self.share = self.part if reduction == "mean" else 1.0
         self.scale = self.fraction / rows if reduction == "mean" else 1.0

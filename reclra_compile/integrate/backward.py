@@ -1,0 +1,76 @@
+"""One step as one operation of autograd: it gives the output, and in the backward pass the schedule's gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from reclra_compile.errors import Fault, TrainingError
+from reclra_compile.integrate.borrow import Borrowed
+from reclra_compile.runtime.halves import Halves
+from reclra_compile.runtime.state import Slots
+
+#: (output, its gradient) → f, how often the loss alone is in it, and what stands for the labels
+Undone = Callable[[Tensor, Tensor], tuple[float, float, Any]]
+
+
+class Pass:
+    """A forward pass that waits for its backward pass; what it holds is freed with the output of the model."""
+
+    def __init__(self, halves: Halves, borrowed: Borrowed, undone: Undone, deep: frozenset[int]) -> None:
+        self._halves, self._borrowed, self._undone, self._deep = halves, borrowed, undone, deep
+        self._slots: Slots = []
+        self._output: Tensor | None = None
+        self.learned: list[nn.Parameter] = []
+
+    def run(self, inputs: Sequence[Any]) -> Tensor:
+        """The model's output on `inputs`, through which the schedule's gradients reach its parameters."""
+        self.learned = [real for real, _ in self._borrowed.pairs() if real.requires_grad]
+        self._inputs = inputs
+        output: Tensor = _Step.apply(self, *self.learned)  # type: ignore[no-untyped-call]
+        return output
+
+    def begin(self) -> Tensor:
+        """The forward half; the caller's own copy of the output, which it may write to."""
+        with self._borrowed.lent():
+            self._slots, self._output = self._halves.begin(*self._inputs)
+        self._inputs = ()
+        return self._output.clone()
+
+    def needed(self) -> list[nn.Parameter]:
+        """The weights that the backward pass reads as they are now: autograd watches over them."""
+        return [p for p, alias in self._borrowed.pairs() if p.requires_grad and id(alias) in self._deep]
+
+    def finish(self, gradient: Tensor) -> list[Tensor | None]:
+        """The other half; a gradient for each parameter that learns. Raises TrainingError (A006) the second time."""
+        slots, output = self._slots, self._output
+        if output is None:
+            raise TrainingError(
+                Fault("A006", "a second backward pass through one forward pass of an attached model",
+                      fix="call the model again, or add the losses and call backward() on their sum")
+            )  # fmt: skip
+        self._slots, self._output = [], None
+        factor, amplified, labels = self._undone(output, gradient)
+        with self._borrowed.lent():
+            self._halves.finish(slots, gradient, factor, amplified, labels)
+        found = self._borrowed.take()
+        return [found.get(id(p)) for p in self.learned]
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pending: Pass, *learned: nn.Parameter) -> Tensor:
+        ctx.pending = pending
+        output = pending.begin()
+        ctx.save_for_backward(*pending.needed())
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # raises where a weight has changed since, or the graph is freed
+        return None, *ctx.pending.finish(gradient)

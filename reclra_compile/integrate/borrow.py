@@ -1,0 +1,71 @@
+"""A model's parameters as regions see them: aliases over the same memory, which no hook of the loop hangs on.
+
+Regions take gradients piece by piece. On the model's own parameters that would fire hooks (of DistributedDataParallel,
+or of an optimizer that steps in the backward pass) once for each piece; on aliases it fires none, and the loop's own
+backward pass fires each once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+Place = tuple[dict[str, nn.Parameter | None], str, nn.Parameter]
+
+
+class Borrowed:
+    """Aliases of the parameters of a model, and, once there are any, of its synapses."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places: list[Place] = []
+        self._add(model, {})
+
+    def _add(self, module: nn.Module, known: dict[int, nn.Parameter]) -> None:
+        for m in module.modules():
+            for key, p in m._parameters.items():
+                if p is not None:
+                    alias = known.setdefault(id(p), nn.Parameter(p.detach(), requires_grad=p.requires_grad))
+                    self._places.append((m._parameters, key, alias))
+
+    def pair(self, synapses: nn.Module, linked: nn.Module) -> None:
+        """Let the parameters of `linked`, which tasks use, be the aliases of those of `synapses`, its copy."""
+        own = dict(synapses.named_modules())
+        for name, m in linked.named_modules():
+            for key, alias in m._parameters.items():
+                if alias is not None:
+                    self._places.append((own[name]._parameters, key, alias))
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Inside, the modules hold the aliases, with the values that the parameters have now."""
+        kept = [owner[key] for owner, key, _ in self._places]
+        for (_, _, alias), real in zip(self._places, kept, strict=True):
+            if real is not None:
+                alias.data = real.data
+                alias.requires_grad_(real.requires_grad)
+        for owner, key, alias in self._places:
+            owner[key] = alias
+        try:
+            yield
+        finally:
+            for (owner, key, _), real in zip(self._places, kept, strict=True):
+                owner[key] = real
+
+    def pairs(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Each parameter with its alias, once."""
+        found = {id(alias): (owner[key], alias) for owner, key, alias in self._places}
+        return [(real, alias) for real, alias in found.values() if real is not None]
+
+    def own(self) -> dict[int, nn.Parameter]:
+        """The parameter that each alias, by identity, stands for."""
+        return {id(alias): real for real, alias in self.pairs()}
+
+    def take(self) -> dict[int, Tensor]:
+        """The gradients that tasks have left at aliases, by the identity of the parameter; they are gone from there."""
+        found: dict[int, Tensor] = {}
+        for real, alias in self.pairs():
+            if alias.grad is not None:
+                found[id(real)], alias.grad = alias.grad, None
+        return found
