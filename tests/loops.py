@@ -1,0 +1,92 @@
+"""What the tests of training loops share: the loops' modules, runs by `program.step`, and what has to be equal."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import reclra_compile as rc
+
+LOOPS = Path(__file__).parent.parent / "examples" / "loops"
+TOLERANCE = 1e-6
+
+
+def loop(name: str) -> Any:
+    """The module of a loop, which imports `digits` from its own folder."""
+    if str(LOOPS) not in sys.path:
+        sys.path.insert(0, str(LOOPS))
+    return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def double() -> Iterator[None]:
+    """Inside, models and data are float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def unattached(main: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """The loop without its one line."""
+    kept = rc.attach
+    rc.attach = lambda model, *a, **k: model
+    try:
+        return main(*args, **options)
+    finally:
+        rc.attach = kept
+
+
+def compiled(
+    wiring: str, make: Callable[[], nn.Module] | None = None, loss_fn: Any = F.cross_entropy
+) -> rc.Program:  # fmt: skip
+    """The program that does what the attached model does; the model is made after torch's seed is set."""
+    torch.manual_seed(0)
+    model = make() if make else loop("digits").network()
+    return rc.compile(model, loop("digits").images()[:32], wiring, loss_fn=loss_fn)
+
+
+def adamw(program: rc.Program, lr: float = 2e-3) -> torch.optim.AdamW:
+    """The optimizer of most loops."""
+    return torch.optim.AdamW(program.parameters(), lr=lr)
+
+
+def follow(program: rc.Program, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """One optimizer step for each batch."""
+    for x, y in batches:
+        optimizer.zero_grad()
+        program.step(x, y)
+        optimizer.step()
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own parameters and buffers."""
+    return {k: v.detach().clone() for k, v in model.state_dict().items() if not k.startswith("reclra.")}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = TOLERANCE) -> None:
+    """Every tensor of the one is there in the other, and as large to the tolerance."""
+    assert list(found) == list(expected)
+    for name, value in found.items():
+        assert value.dtype == expected[name].dtype
+        far = float((value.double() - expected[name].double()).abs().max()) if value.numel() else 0.0
+        assert far <= tolerance, f"{name}: {far:.2e} apart"
+
+
+def assert_same(model: nn.Module, program: rc.Program, tolerance: float = TOLERANCE) -> None:
+    """The attached model and its synapses are the program's, and both have learned."""
+    assert_equal(weights(model), weights(program.model), tolerance)
+    synapses = {k: v.detach() for k, v in program.synapses.named_parameters()}
+    assert_equal({k: v.detach() for k, v in model.reclra.synapses.named_parameters()}, synapses, tolerance)
+    start = rc.compile(program.model, loop("digits").images()[:32], plan=program.plan).synapses
+    for (name, now), then in zip(synapses.items(), start.parameters(), strict=True):
+        assert not torch.allclose(now, then.to(now.dtype)), f"{name} has not learned"
