@@ -12,6 +12,7 @@ from click_default_group import DefaultGroup
 from reclra_compile import __version__
 from reclra_compile.cli.compile_command import compile_
 from reclra_compile.cli.diagnose_command import diagnose
+from reclra_compile.cli.graph_command import graph
 from reclra_compile.cli.profile_command import profile
 from reclra_compile.cli.regions_command import regions
 from reclra_compile.cli.reproduce_command import reproduce
@@ -26,6 +27,7 @@ Examples:
   reclra-compile examples/mlp_digits.py          regions, pathways, waves and cost
   reclra-compile model.py -w depth1 -g out.html  with another wiring, drawn
   reclra-compile model.py:net -w my.yaml -o net.plan
+  reclra-compile graph model.py -w depth1        the error pathways, drawn in the terminal
   reclra-compile train model.py --compare backprop
   reclra-compile regions model.py --granularity block
   reclra-compile diagnose model.py -w depth1     what hinders it from learning
@@ -85,7 +87,8 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compile_, train, diagnose, regions, profile, check, wirings, schema, reproduce, search, simulate):
+for _command in (compile_, train, graph, diagnose, regions, profile, check, wirings, schema, reproduce, search,
+                 simulate):  # fmt: skip
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""A plan drawn in the terminal: lanes of error pathways by wave beside the regions, and the waves below."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reclra_compile.cli.report import MANY, WAVE_STYLES, count, print_report, room_of
+from reclra_compile.ir import Plan
+from reclra_compile.view.ascii import ASCII, BOXES, NO_WAVE, Line, Node, strand
+
+FEW = 48  #: regions up to which blocks are shown with what is in them
+LEAST = 44  #: columns that are kept for text at the right of lanes
+SHORTEST = 10  #: of a name
+_PLAIN = str.maketrans({"×": "x", "·": ".", "φ": "f", "…": "~", "←": "<", "–": "-", "Θ": "T", "β": "b"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Widths of the text beside the lanes; 0: left out."""
+
+    name: int
+    what: int
+    shape: int
+    wave: int
+    device: int
+
+
+def print_graph(plan: Plan, collapse: bool | None) -> None:
+    """Print the plan; `collapse`: blocks as one line each, None: where there are many regions."""
+    print_report(lambda out: _draw(out, plan, collapse))
+
+
+def _draw(out: Console, plan: Plan, collapse: bool | None) -> None:
+    boxes = _can_draw_boxes()
+    blocks = any(r.within for r in plan.regions)
+    collapsed = blocks and (len(plan.regions) > FEW if collapse is None else collapse)
+    room = room_of(out)
+    lines = strand(plan, collapsed, (room or 160) - LEAST, BOXES if boxes else ASCII)
+    head = f"{count(len(plan.regions), 'region')}, {count(len(plan.pathways), 'error pathway')}, " \
+           f"{count(len(plan.waves), 'wave')}"  # fmt: skip
+    _print(out, Text.assemble((plan.model, "bold"), " × ", (plan.name, "bold"), f": {head}"), boxes, room)
+    _print(out, Text("forward runs up, errors run down the lanes"
+                     + ("; blocks are one line each (--nested shows their regions)" if collapsed else ""), "dim"),
+           boxes, room)  # fmt: skip
+    out.print()
+    devices = _devices(plan)
+    columns = _columns(lines, devices, room)
+    for line in lines:
+        _print(out, _text(line, columns, devices), boxes, room)
+    out.print()
+    waves = Table.grid(padding=(0, 2))
+    for k, names in enumerate(plan.waves):
+        more = f" … {len(names) - MANY} more" if len(names) > MANY else ""
+        listed = Text.assemble(", ".join(names[:MANY]), (more, "dim"))
+        waves.add_row(Text(f"wave {k}", _style(k)), listed if boxes else _plain(listed))
+    out.print(waves)
+    if any(p.edge for p in plan.pathways):
+        down = BOXES.tied_across * 2 if boxes else ASCII.tied_across * 2
+        _print(out, Text(f"{down} along the model's own edges, with its weights or their mirrors", "dim"), boxes, None)
+
+
+def _can_draw_boxes() -> bool:
+    """False where standard output's encoding has not the characters of lanes."""
+    try:
+        "".join([BOXES.down, BOXES.tied_down, BOXES.hears, *BOXES.joints.values()]).encode(
+            getattr(sys.stdout, "encoding", None) or "ascii"
+        )
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _print(out: Console, text: Text, boxes: bool, room: int | None) -> None:
+    text = text if boxes else _plain(text)
+    if room is not None:
+        text.truncate(room, overflow="ellipsis" if boxes else "crop")
+    out.print(text, soft_wrap=True)
+
+
+def _plain(text: Text) -> Text:
+    return Text(text.plain.translate(_PLAIN), spans=text.spans)
+
+
+def _style(wave: int) -> str:
+    return "" if wave == NO_WAVE else WAVE_STYLES[wave % len(WAVE_STYLES)]
+
+
+def _devices(plan: Plan) -> dict[str, str]:
+    """The device of each region, where there are several."""
+    if len(plan.devices) < 2:
+        return {}
+    return {name: plan.devices[d].name for name, d in plan.placement.regions}
+
+
+def _columns(lines: Sequence[Line], devices: dict[str, str], room: int | None) -> _Columns:
+    """As wide as they need to be, or with the least important left out and names shortened."""
+    nodes = [line.node for line in lines if line.node is not None]
+    need = [max((len(t) for t in column), default=0) for column in zip(*map(_cells, nodes), strict=True)]
+    widths = [*need, max(map(len, devices.values()), default=0)]
+    if room is None:
+        return _Columns(*widths)
+    free = room - len(lines[0].lanes) - 1
+    for drop in (2, 1, 4):  # shape, what, device
+        if sum(w + 2 for w in widths if w) <= free:
+            break
+        least = min(widths[0], 24) - widths[0]
+        if sum(w + 2 for w in widths if w) + least <= free:
+            break
+        widths[drop] = 0
+    rest = sum(w + 2 for w in widths[1:] if w)
+    widths[0] = max(SHORTEST, min(widths[0], free - rest - 1))
+    return _Columns(*widths)
+
+
+def _cells(node: Node) -> tuple[str, str, str, str]:
+    name = "  " * node.depth + ("▸ " if node.kind == "folded" else "") + node.name
+    return name, node.what, node.shape, _waves(node)
+
+
+def _waves(node: Node) -> str:
+    if not node.waves:
+        return ""
+    low, high = node.waves[0], node.waves[-1]
+    return f"wave {low}" if low == high else f"wave {low}–{high}"
+
+
+def _text(line: Line, columns: _Columns, devices: dict[str, str]) -> Text:
+    text = Text()
+    for char, wave in line.lanes:
+        text.append(char, _style(wave))
+    node = line.node
+    if node is None:
+        return text
+    name, what, shape, waves = _cells(node)
+    bold = "bold" if node.kind in ("region", "folded") else "dim" if node.kind == "block" else ""
+    text.append(f" {_short(name, columns.name).ljust(columns.name)}", bold)
+    style = _style(node.waves[0]) if node.waves else ""
+    for cell, width, kind in ((what, columns.what, ""), (shape, columns.shape, "dim"), (waves, columns.wave, style),
+                              (devices.get(node.name, ""), columns.device, "")):  # fmt: skip
+        if width:
+            text.append(f"  {cell.ljust(width)}", kind)
+    if line.also:
+        text.append(f"  ← {', '.join(line.also)}", style)
+    if node.reads:
+        text.append(f"  reads {', '.join(node.reads)}", "dim")
+    text.rstrip()
+    return text
+
+
+def _short(name: str, width: int) -> str:
+    """The name with its middle left out where it is longer; the end of a dotted path says more than its start."""
+    if len(name) <= width:
+        return name
+    tail = (width - 1) * 3 // 5
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
