@@ -25,7 +25,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     Links are followed; devices and pipes (`/dev/stdout`) are written directly.
     """
     try:
-        if _is_stream(path):
+        if is_stream(path):
             with open(path, "wb") as stream:
                 write(stream)
         else:
@@ -74,7 +74,7 @@ def _prefix(name: str) -> str:
     return f".{name[:40]}."
 
 
-def _is_stream(path: str | os.PathLike[str]) -> bool:
+def is_stream(path: str | os.PathLike[str]) -> bool:
     if os.fspath(path).startswith(("/dev/std", "/dev/fd/")):
         return True  # the shell may have redirected it to a file that others write to as well
     try:

@@ -344,15 +344,22 @@ def test_processes_report_what_one_does(folder: Path) -> None:
     Path("model.py").write_text(MODEL + LEFT)
     flags = ("--devices", "2", "--microbatches", "2", "--compare", "backprop", "--json")
     one = train(*flags, "--one-process")
-    done = train(*flags, "--log", "log.jsonl", "--run-dir", "runs")
+    done = train(*flags, "--log", "log.jsonl", "--log-every", "3", "--run-dir", "runs")
     assert done.exit_code == 0, done.output
     first, second = (json.loads(r.stdout) for r in (one, done))
     for a, b in zip(first["results"], second["results"], strict=True):
         assert (a["wiring"], a["settings"]) == (b["wiring"], b["settings"])
         for x, y in zip(a["history"][0], b["history"][0], strict=True):
-            known = [{k: v for k, v in e.items() if v is not None and k != "seconds"} for e in (x, y)]
+            assert list(x["regions"]) == list(y["regions"])
+            rest = [{**e.pop("regions"), **e} for e in (x, y)]
+            known = [{k: v for k, v in e.items() if v is not None and k != "seconds"} for e in rest]
             assert known[0] == pytest.approx(known[1], rel=1e-9)
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert lines[0]["kind"] == "header" and {line["kind"] for line in lines[1:]} == {"step", "epoch"}
+    steps = [(e["wiring"], e["step"]) for e in lines[1:] if e["kind"] == "step"]
+    assert steps == [(w, k) for w in ("depth2", "backprop") for k in (3, 6)]
+    assert all(e["loss"] > 0.1 and e["discrepancy"] > 0 for e in lines[1:])
+    lines = [line for line in lines if line["kind"] == "epoch"]
     assert [(e["wiring"], e["epoch"]) for e in lines] == [(w, k) for w in ("depth2", "backprop") for k in (1, 2)]
     assert {p.name for p in Path("runs").iterdir()} == {"depth2", "backprop"}
     assert Path("ended 0").exists() and Path("ended 1").exists() and not Path("taken apart").exists()

@@ -71,10 +71,17 @@ def results(*arguments: str, **more: Any) -> list[dict[str, Any]]:
 
 
 def timeless(value: Any) -> Any:
-    """A record without what differs between equal runs: the seconds."""
+    """A record without what differs between equal runs: the seconds, and samples per second."""
     if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k != "seconds"}
+        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "samples_per_s")}
     return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def epochs_of(log: str) -> list[dict[str, Any]]:
+    """The lines of a log that are epochs."""
+    lines = [json.loads(line) for line in Path(log).read_text().splitlines()]
+    assert [line["kind"] for line in lines].index("header") == 0
+    return [line for line in lines if line["kind"] == "epoch"]
 
 
 def weights(run_dir: str, wiring: str = "depth2", seed: int = 0) -> dict[str, Any]:
@@ -158,7 +165,7 @@ def test_validation_images_are_held_out() -> None:
     done = train("--validation", "200", "--log", "epochs.jsonl")
     assert "valid %" in done.stdout
     assert "1,237 training" in done.stdout
-    assert json.loads(Path("epochs.jsonl").read_text().splitlines()[0])["valid_error"] > 0
+    assert epochs_of("epochs.jsonl")[0]["valid_error"] > 0
     assert "valid %" not in train().stdout
 
 
@@ -198,7 +205,7 @@ def test_polynomial_schedule_of_a_run() -> None:
     text = train(*flags, epochs=3).stdout
     assert "lr 0.01 polynomial to 1e-05 after a warm-up of 1 epoch" in text
     steps = 23  # 1437 images in batches of 64; each record has the rate of its epoch's last step
-    seen = [json.loads(line)["lr"] for line in Path("e.jsonl").read_text().splitlines()]
+    seen = [line["lr"] for line in epochs_of("e.jsonl")]
     decay = [1e-5 + (1e-2 - 1e-5) * (1 - (k * steps - 1 - steps) / (2 * steps)) for k in (2, 3)]
     assert seen == pytest.approx([0.01 * (steps - 1) / steps, *decay])
 
@@ -224,15 +231,17 @@ def test_checkpoint_from_before_a_setting_was_added_is_resumed() -> None:
 
 def test_log_has_every_epoch_of_every_run() -> None:
     train("--compare", "backprop", "--seeds", "2", "--log", "epochs.jsonl")
-    lines = [json.loads(line) for line in Path("epochs.jsonl").read_text().splitlines()]
+    lines = epochs_of("epochs.jsonl")
     assert [(e["wiring"], e["seed"], e["epoch"]) for e in lines] == [
         (w, s, e) for w in ("depth2", "backprop") for s in (0, 1) for e in (1, 2)
     ]
     keys = {"loss", "train_error", "valid_error", "test_error", "discrepancy", "lr", "seconds", "synapse_norm"}
-    keys |= {"test_top5_error"}
+    keys |= {"test_top5_error", "regions", "samples_per_s", "kind", "run", "step"}
     assert lines[0].keys() == keys | {"wiring", "seed", "epoch"}
     assert lines[0]["valid_error"] is None
     assert lines[1]["seconds"] > lines[0]["seconds"]
+    assert sum(lines[0]["regions"].values()) == pytest.approx(lines[0]["discrepancy"])
+    assert [e["step"] for e in lines[:2]] == [23, 46] and lines[0]["samples_per_s"] > 0
 
 
 def test_run_dir_keeps_checkpoint_log_and_plan() -> None:
@@ -241,7 +250,7 @@ def test_run_dir_keeps_checkpoint_log_and_plan() -> None:
     assert "error graph: graph.svg" in done.stdout
     assert Path("graph.svg").read_text().startswith("<svg")
     place = Path("runs/first/depth2/seed0")
-    assert sorted(p.name for p in place.iterdir()) == ["checkpoint.pt", "log.jsonl", "plan.txt"]
+    assert sorted(p.name for p in place.iterdir()) == ["checkpoint.pt", "log.jsonl", "plan.txt", "run.json"]
     assert Plan.parse((place / "plan.txt").read_text()).name == "depth2"
     assert [json.loads(line)["epoch"] for line in (place / "log.jsonl").read_text().splitlines()] == [1, 2]
 
@@ -394,8 +403,8 @@ def test_resumed_run_equals_an_uninterrupted_one(stop_after: Callable[[int], Non
     parts = results("--run-dir", "parts", "--log", "parts.jsonl", "--resume", *flags, epochs=4)
     assert timeless(parts) == timeless(whole)
     assert same(weights("parts"), weights("whole"))
-    logs = [Path(f"{name}.jsonl").read_text().splitlines() for name in ("whole", "parts")]
-    assert timeless([json.loads(line) for line in logs[0]]) == timeless([json.loads(line) for line in logs[1]])
+    logs = [epochs_of(f"{name}.jsonl") for name in ("whole", "parts")]
+    assert timeless(logs[0]) == timeless(logs[1])
 
 
 def test_resume_goes_on_with_the_run_that_was_stopped(stop_after: Callable[[int], None]) -> None:
@@ -511,7 +520,7 @@ def test_checkpoint_is_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPat
     assert done.exit_code == 2
     assert "cannot write this file: No space left on device" in done.stderr
     assert (place / "checkpoint.pt").read_bytes() == before
-    assert sorted(p.name for p in place.iterdir()) == ["checkpoint.pt", "log.jsonl", "plan.txt"]
+    assert sorted(p.name for p in place.iterdir()) == ["checkpoint.pt", "log.jsonl", "plan.txt", "run.json"]
 
 
 # mistakes and bad luck
@@ -643,7 +652,8 @@ def test_progress_on_a_terminal() -> None:
     shown = terminal("train", "small.py", "--epochs", "2", "--threads", "1", "--compare", "backprop")
     lines = re.split(r"[\r\n]+", shown)
     assert max(map(len, lines)) <= 80
-    assert any("depth2, seed 0 ━" in line and "/46 steps" in line for line in lines)
+    assert any("depth2, seed 0 (1 of 2) ━" in line and "/46 steps" in line and "left" in line for line in lines)
+    assert any(re.search(r"epoch 2/2, .+  loss \d\.\d+  D\(Θ\) \d\.\d+e-\d\d  test ", line) for line in lines)
     assert any(line.startswith("    2/2  ") for line in lines)
     assert any(line.startswith("depth2: test error ") for line in lines)
 

@@ -26,10 +26,11 @@ from reclra_compile.train.job import Member, Result
 from reclra_compile.train.loop import Epoch, with_flags
 from reclra_compile.train.measure import Measure
 from reclra_compile.train.replicas import check_batches
+from reclra_compile.train.steps import Live, Step
 
 #: options that ranks get as they were given, beside the settings
 PASSED = ("data", "data_dir", "validation", "preprocess", "augment", "workers", "output", "unreached", "init",
-          "checkpoint_every", "rank_timeout")  # fmt: skip
+          "checkpoint_every", "log_every", "rank_timeout")  # fmt: skip
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Remote:
     measure: Measure
     valid: tuple[Any, range]
     kept: str = ""
+    live: Live | None = None
 
 
 @dataclass
@@ -67,8 +69,12 @@ class Told:
             self._start(event)
             return
         assert self.run is not None
+        if event["event"] == "logged":
+            self.view.logged(self.member, Step(**event["record"]))
+            return
         self.run.taken, self.run.kept = event["taken"], event["kept"]
         if event["event"] == "step":
+            self.run.live = Live(**event["live"]) if event["live"] else None
             self.view.step(self.member, self.run)
             return
         epoch = Epoch(**event["record"])

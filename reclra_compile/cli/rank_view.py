@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import Protocol
 
 from reclra_compile.distributed import word
 from reclra_compile.distributed.heartbeat import Heartbeat
 from reclra_compile.train.checkpoint import checkpoint_of
 from reclra_compile.train.job import Member, Watcher
 from reclra_compile.train.loop import Epoch, Run
+from reclra_compile.train.steps import Live, Step, due, live_part, step_of
 
-#: seconds between two events of steps
-OFTEN = 0.05
+#: seconds between two events of steps, and between two words of a rank on the loss that it knows
+OFTEN, SHARED = 0.05, 0.25
+#: from this many ranks on, the first one asks them less often
+MANY = 8
+
+
+class StepWatcher(Watcher, Protocol):
+    """A watcher that hears of single steps as they are written to logs."""
+
+    def logged(self, member: Member, step: Step) -> None:
+        """One of the steps that are written is done."""
+
+
+class StepLog:
+    """Passes on what happens in one process, and every so many steps what is known of one (0: never)."""
+
+    def __init__(self, view: StepWatcher, every: int) -> None:
+        self._view, self._every = view, every
+        self.start, self.epoch = view.start, view.epoch
+
+    def step(self, member: Member, run: Run) -> None:
+        """One optimizer step is done."""
+        self._view.step(member, run)
+        if due(run, self._every):
+            self._view.logged(member, step_of(run))
 
 
 def kept_in_words(member: Member | None, kept: str) -> str:
@@ -27,10 +52,14 @@ def kept_in_words(member: Member | None, kept: str) -> str:
 
 
 class RankView:
-    """Lets the heart beat at the place of the program that runs, and passes on what happens to the view of rank 0."""
+    """Lets the heart beat at the place of the program that runs, and passes on what happens to the view of rank 0.
 
-    def __init__(self, heartbeat: Heartbeat, view: Watcher | None) -> None:
-        self._heartbeat, self._view = heartbeat, view
+    All ranks know every so many steps together (0: none); within epochs each leaves word of its part of the loss.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, view: StepWatcher | None, every: int = 0) -> None:
+        self._heartbeat, self._view, self._every = heartbeat, view, every
+        self._shared = 0.0
         self._running: tuple[Member, Run] | None = None
 
     @property
@@ -48,13 +77,37 @@ class RankView:
 
     def step(self, member: Member, run: Run) -> None:
         """One optimizer step is done."""
+        self._share(run)
         if self._view is not None:
             self._view.step(member, run)
+        if due(run, self._every):
+            step = step_of(run)
+            if self._view is not None:
+                self._view.logged(member, step)
 
     def epoch(self, member: Member, run: Run, epoch: Epoch) -> None:
         """One epoch is done and saved."""
         if self._view is not None:
             self._view.epoch(member, run, epoch)
+
+    def _share(self, run: Run) -> None:
+        """Now and then: leave word of this rank's part of loss and D(Θ), or as the first one put the parts together.
+
+        Parts may be of steps that are a little apart.
+        """
+        count = run.program.peers.count
+        if time.monotonic() - self._shared < SHARED * max(1.0, count / MANY):
+            return
+        self._shared = time.monotonic()
+        part = live_part(run)
+        if self._heartbeat.rank:
+            self._heartbeat.tell("live", f"{part.loss!r} {part.discrepancy!r}")
+            return
+        told = [part]
+        for rank in range(1, count):
+            if text := self._heartbeat.told("live", rank):
+                told.append(Live(*map(float, text.split())))
+        run.live = Live(sum(p.loss for p in told), sum(p.discrepancy for p in told))
 
 
 class EventView:
@@ -75,7 +128,11 @@ class EventView:
         """One optimizer step is done; not every one is told."""
         if time.monotonic() - self._told >= OFTEN:
             self._told = time.monotonic()
-            self._events.write("step", taken=run.taken, kept=run.kept)
+            self._events.write("step", taken=run.taken, kept=run.kept, live=asdict(run.live) if run.live else None)
+
+    def logged(self, member: Member, step: Step) -> None:
+        """One of the steps that are written is done."""
+        self._events.write("logged", record=step.as_json())
 
     def epoch(self, member: Member, run: Run, epoch: Epoch) -> None:
         """One epoch is done and saved."""

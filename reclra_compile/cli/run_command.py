@@ -165,7 +165,9 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
     from reclra_compile.cli import launches
     from reclra_compile.cli.rank_view import EventView, RankView
     from reclra_compile.cli.train_setup import set_up
-    from reclra_compile.cli.training_view import TrainingView, results_json
+    from reclra_compile.cli.training_records import Records
+    from reclra_compile.cli.training_results import results_json
+    from reclra_compile.cli.training_view import TrainingView
     from reclra_compile.distributed import word
     from reclra_compile.distributed.handshake import agree, data_of, facts_of
     from reclra_compile.train.loop import with_flags
@@ -175,8 +177,8 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
     job, plan = replace(setup.job, mesh=mesh), next(iter(setup.plans.values()))
     rest = {
         "data": data_of(job.data), "training samples": job.data.count("train"), "test samples": job.data.count("test"),
-        **{name: options[name] for name in ("seed", "seeds", "init", "checkpoint_every", "validation", "preprocess",
-                                            "output", "unreached", "top5")},
+        **{name: options[name] for name in ("seed", "seeds", "init", "checkpoint_every", "log_every", "validation",
+                                            "preprocess", "output", "unreached", "top5")},
         "augment": job.augment, "resume": job.resume,
     }  # fmt: skip
     agree(mesh, facts_of(plan, setup.loaded, with_flags(plan.training, **job.flags), rest))
@@ -187,18 +189,19 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
     folder = word.folder()
     if folder or mesh.rank:
         events = EventView(word.Events(folder / word.EVENTS)) if folder and not mesh.rank else None
-        place.view = RankView(heartbeat, events)
+        place.view = RankView(heartbeat, events, options["log_every"])
         for member in setup.members:
             job.run(member, place.view)
         return None
-    with TrainingView(setup, options["as_json"], options["log"]) as view:
-        place.view = RankView(heartbeat, view)
+    records = Records(setup, options, lambda plan: mesh.count)
+    with TrainingView(setup, options["as_json"], records) as view:
+        place.view = RankView(heartbeat, view, options["log_every"])
         for member in setup.members:
             results.append(job.run(member, place.view))
     if options["as_json"]:
         return results_json(setup, results)
     view.summary(results)
-    view.files({"log": options["log"], "checkpoints": options["run_dir"]})
+    view.files({"log": options["log"], "TensorBoard": options["tensorboard"], "checkpoints": options["run_dir"]})
     return None
 
 

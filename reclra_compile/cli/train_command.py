@@ -72,8 +72,11 @@ def _train(options: dict[str, Any]) -> str | None:
     import torch
 
     from reclra_compile.cli.launch_view import check_launch, check_options, launched, processes
+    from reclra_compile.cli.rank_view import StepLog
     from reclra_compile.cli.train_setup import set_up
-    from reclra_compile.cli.training_view import TrainingView, results_json
+    from reclra_compile.cli.training_records import Records
+    from reclra_compile.cli.training_results import results_json
+    from reclra_compile.cli.training_view import TrainingView
     from reclra_compile.errors import DataError, RankError, TrainingError
     from reclra_compile.train.job import Result
     from reclra_compile.view.draw import write_picture
@@ -85,7 +88,8 @@ def _train(options: dict[str, Any]) -> str | None:
     check_launch(setup, options)
     if options["graph"]:
         write_picture(setup.plans[setup.members[0].label], options["graph"])
-    view = TrainingView(setup, options["as_json"], options["log"])
+    records = Records(setup, options, lambda plan: processes(plan, options) or 1)
+    view = TrainingView(setup, options["as_json"], records)
     results: list[Result] = []
     try:
         with view:
@@ -93,14 +97,15 @@ def _train(options: dict[str, Any]) -> str | None:
                 if processes(setup.plans[member.label], options):
                     results.append(launched(setup, member, options, view))
                 else:
-                    results.append(setup.job.run(member, view))
+                    results.append(setup.job.run(member, StepLog(view, options["log_every"])))
     except (TrainingError, DataError, RankError):
         view.summary(results)
         raise
     if options["as_json"]:
         return results_json(setup, results)
     view.summary(results)
-    view.files({"error graph": options["graph"], "log": options["log"], "checkpoints": options["run_dir"]})
+    view.files({"error graph": options["graph"], "log": options["log"], "TensorBoard": options["tensorboard"],
+                "checkpoints": options["run_dir"]})  # fmt: skip
     return None
 
 

@@ -63,11 +63,16 @@ _RUNS = (
                  help="weights before training: those of the built model, or drawn anew region by region, so that no "
                  "process ever holds the whole model  [default: build]"),
     click.option("--run-dir", type=click.Path(file_okay=False), metavar="DIR",
-                 help="keep checkpoints, log.jsonl and plan.txt of each run in DIR/<wiring>/seed<k>"),
+                 help="keep checkpoints, log.jsonl, plan.txt and run.json of each run in DIR/<wiring>/seed<k>"),
     click.option("--resume", is_flag=True, help="go on from the checkpoints in --run-dir"),
     click.option("--checkpoint-every", type=click.IntRange(min=0), default=0, metavar="STEPS",
                  help="save within epochs too, every so many steps  [default: 0, after each epoch]"),
-    click.option("--log", type=click.Path(dir_okay=False), metavar="FILE.jsonl", help="write every epoch of every run"),
+    click.option("--log", type=click.Path(dir_okay=False), metavar="FILE.jsonl",
+                 help="write a header and every epoch of every run, as lines of JSON"),
+    click.option("--log-every", type=click.IntRange(min=0), default=0, metavar="STEPS",
+                 help="write single steps too, every so many, to --log and --tensorboard  [default: 0, none]"),
+    click.option("--tensorboard", type=click.Path(file_okay=False), metavar="DIR",
+                 help="write every run for TensorBoard, in DIR/<wiring>/seed<k>"),
     click.option("--json", "as_json", is_flag=True, help="print the results as JSON"),
 )  # fmt: skip
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
+import time
 from collections.abc import Sized
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Protocol
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from reclra_compile.cli.report import console, human, note
-from reclra_compile.cli.tables import NAME, NUMBER, Cell, table
+from reclra_compile.cli.report import console, note
 from reclra_compile.cli.train_setup import Setup
+from reclra_compile.cli.training_progress import OFTEN, Pace, RunProgress, clock_text, speed_text
+from reclra_compile.cli.training_records import Records
+from reclra_compile.cli.training_results import by_label, comparison, mean_text, results_table, time_text
 from reclra_compile.data.imagefolder import ImageFolder
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet
-from reclra_compile.files import write_text
 from reclra_compile.ir import Training
-from reclra_compile.train.job import Member, Result, mean_and_deviation
-from reclra_compile.train.loop import Epoch
+from reclra_compile.train.job import Member, Result
+from reclra_compile.train.loop import Epoch, Run
 from reclra_compile.train.measure import Measure
+from reclra_compile.train.steps import Live, Step, live_part
 
 #: columns of the lines that epochs print: title, width, and how a value is written
 COLUMNS = (("epoch", 7), ("loss", 8), ("train %", 8), ("valid %", 8), ("test %", 8), ("D(Θ)", 10), ("time", 9))
@@ -57,27 +54,23 @@ class Shown(Protocol):
     def valid(self) -> tuple[Any, Sized] | None:
         """The held-out data."""
 
+    @property
+    def live(self) -> Live | None:
+        """What is known within the epoch."""
+
 
 class TrainingView:
-    """Shows a job while it runs and keeps its log; as a context manager it owns the progress display."""
+    """Shows a job while it runs and keeps its records; as a context manager it owns the progress display."""
 
-    def __init__(self, setup: Setup, quiet: bool, log: str | None = None) -> None:
-        self.setup, self.quiet, self.log = setup, quiet, log
+    def __init__(self, setup: Setup, quiet: bool, records: Records) -> None:
+        self.setup, self.quiet, self.records = setup, quiet, records
         self.out = console(stderr=quiet)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeRemainingColumn(),
-            console=self.out,
-            disable=quiet or not self.out.is_terminal,
-            transient=True,
-            expand=True,
-        )
-        self.bar: TaskID | None = None
+        self.progress = RunProgress(self.out, quiet or not self.out.is_terminal)
         self.runs = 0
-        self.lines: dict[tuple[str, int, int], str] = {}
+        self._names: list[str] = []
+        self._pace = Pace(1, 1, 0)
+        self._last: Epoch | None = None
+        self._shown = 0.0
 
     def __enter__(self) -> TrainingView:
         self.progress.__enter__()
@@ -87,21 +80,22 @@ class TrainingView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.__exit__(kind, error, trace)
+        self.records.close()
 
     def start(self, member: Member, run: Shown, history: list[Epoch]) -> None:
         """A run begins, or goes on after the epochs of `history`."""
-        for epoch in history:
-            self._record(member, epoch)
-        self._write_log()
-        if self.bar is not None:
-            self.progress.remove_task(self.bar)
-        total = run.steps * run.settings.epochs
-        self.bar = self.progress.add_task(escape(_name(member)), total=total, completed=run.taken)
+        self.records.start(member, run.epoch, run.taken, history, run.steps)
+        name, total = _name(member), run.steps * run.settings.epochs
+        if name not in self._names:  # a run that is started again is the same one
+            self._names.append(name)
+        several = f" ({len(self._names)} of {len(self.setup.members)})" if len(self.setup.members) > 1 else ""
+        self._pace, self._last = Pace(run.steps, total, run.taken), history[-1] if history else None
+        self.progress.begin(name + several, total, run.taken)
         if not self.quiet:
             if self.runs:
                 self.out.print()
             self.runs += 1
-            self.out.print(f"[bold]{escape(_name(member))}[/]: {_settings(run.settings)}", soft_wrap=True)
+            self.out.print(f"[bold]{escape(name)}[/]: {_settings(run.settings)}", soft_wrap=True)
             if run.epoch < run.settings.epochs:
                 self.out.print(_titles(run), style="dim", soft_wrap=True)
             for epoch in history[-1:]:
@@ -109,23 +103,46 @@ class TrainingView:
 
     def step(self, member: Member, run: Shown) -> None:
         """One optimizer step is done."""
-        if self.bar is not None:
-            self.progress.update(self.bar, completed=run.taken)
+        self._pace.step(run.taken)
+        now = time.monotonic()
+        if self.progress.disable or now - self._shown < OFTEN:  # what is shown has to be computed
+            return
+        self._shown = now
+        if isinstance(run, Run) and run.program.peers.count == 1:
+            run.live = live_part(run)
+        self.progress.show(run.taken, f"{clock_text(self._pace.left)} left", self._known(run))
+
+    def logged(self, member: Member, step: Step) -> None:
+        """One of the steps that are written is done."""
+        self.records.step(member, step)
 
     def epoch(self, member: Member, run: Shown, epoch: Epoch) -> None:
         """One epoch is done: a line for people, a record for the log."""
-        self._record(member, epoch)
-        self._write_log()
+        self.records.epoch(member, epoch, run.steps)
+        self._pace.step(run.taken)
+        self._pace.epoch()
+        self._last = epoch
         if not self.quiet:
             self.out.print(_line(epoch, run), soft_wrap=True)
 
-    def _record(self, member: Member, epoch: Epoch) -> None:
-        record = json.dumps({"wiring": member.label, "seed": member.seed, **epoch.as_json()}) + "\n"
-        self.lines[member.label, member.seed, epoch.epoch] = record  # once: ranks that start again tell it again
-
-    def _write_log(self) -> None:
-        if self.log:
-            write_text(self.log, "".join(self.lines.values()))
+    def _known(self, run: Shown) -> list[tuple[str, int]]:
+        """What the line under the bar says, each with how easily it can be done without."""
+        pace, within = self._pace, run.taken - run.epoch * run.steps
+        epoch = f"epoch {min(run.epoch + 1, run.settings.epochs)}/{run.settings.epochs}"
+        left = "evaluating" if within >= run.steps else f"{clock_text(pace.epoch_left(within))} left"
+        parts = [(f"{epoch}, {left}", 0)]
+        if run.live is not None:
+            parts += [(f"loss {run.live.loss:.4f}", 1), (f"D(Θ) {run.live.discrepancy:.2e}", 3)]
+        if self._last is not None:
+            valid, test = self._last.valid_error, self._last.test_error
+            kind, error = ("valid", valid) if valid is not None else ("test", test)
+            if error is not None:
+                parts.append((f"{kind} {mean_text([error], run.measure)}", 2))
+        after = len(self.setup.members) - len(self._names)
+        if after and pace.left is not None and pace.whole is not None:
+            parts.append((f"{clock_text(pace.left + after * pace.whole)} left of all", 4))
+        speed = run.settings.batch_size / pace.per_step if pace.per_step else None
+        return [*parts, (speed_text(speed), 5)]
 
     def again(self, text: str) -> None:
         """The processes of a run were started again."""
@@ -135,11 +152,11 @@ class TrainingView:
         """The table of results, the first wiring beside the others."""
         if self.quiet or not results:
             return
-        groups = _by_label(results)
+        groups = by_label(results)
         self.out.print()
-        self.out.print(_results(groups, self.out.width, self.setup.job.measure))
+        self.out.print(results_table(groups, self.out.width, self.setup.job.measure))
         self.out.print()
-        for line in _comparison(groups, self.setup.job.measure):
+        for line in comparison(groups, self.setup.job.measure):
             self.out.print(escape(line), soft_wrap=True)
         if len(groups) > 1:
             self.out.print("same weights, data order, batches and epochs for all")
@@ -199,98 +216,5 @@ def _line(e: Epoch, run: Shown) -> str:
         return "" if error is None else f"{error:.2f}" if run.measure == "error" else f"{error:.4g}"
 
     values = (f"{e.epoch}/{run.settings.epochs}", f"{e.loss:.4f}", shown(e.train_error), shown(e.valid_error),
-              shown(e.test_error), f"{e.discrepancy:.2e}", _time(e.seconds))  # fmt: skip
+              shown(e.test_error), f"{e.discrepancy:.2e}", time_text(e.seconds))  # fmt: skip
     return _cells(values, run)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def _results(groups: dict[str, list[Result]], room: int, measure: str) -> Table:
-    top5 = all(r.history[-1].test_top5_error is not None for runs in groups.values() for r in runs)
-    numbers = (f"test {measure}", *(("top-5",) if top5 else ()), f"train {measure}", "FLOPs ratio", "synapses", "time")
-    columns = [("wiring", NAME), *((title, NUMBER) for title in numbers)]
-    rows: list[list[Cell]] = []
-    for label, runs in groups.items():
-        last, plan = [r.history[-1] for r in runs], runs[0].plan
-        rows.append([
-            label, Text(_mean([r.test_error for r in runs], measure), "bold"),
-            *([_mean([e.test_top5_error or 0.0 for e in last], measure)] if top5 else []),
-            _mean([e.train_error for e in last], measure),
-            f"{plan.cost.ratio:.3f}", human(sum(p.synapses for p in plan.pathways)),
-            _time(mean_and_deviation(e.seconds for e in last)[0]),
-        ])  # fmt: skip
-    return table("results", columns, rows, None, room)
-
-
-def _by_label(results: list[Result]) -> dict[str, list[Result]]:
-    groups: dict[str, list[Result]] = {}
-    for r in results:
-        groups.setdefault(r.member.label, []).append(r)
-    return groups
-
-
-def _comparison(groups: dict[str, list[Result]], measure: str) -> list[str]:
-    """The first wiring's test error (or loss) beside that of each other one."""
-    (label, first), *others = groups.items()
-    ours = [r.test_error for r in first]
-    lines = []
-    for other, runs in others:
-        theirs = [r.test_error for r in runs]
-        difference = mean_and_deviation(ours)[0] - mean_and_deviation(theirs)[0]
-        amount = f"{abs(difference):.2f} points" if measure == "error" else f"{abs(difference):.4g}"
-        side = f"{amount} {'below' if difference < 0 else 'above'}"
-        if abs(difference) < (0.005 if measure == "error" else 5e-5):
-            side = "the same as"
-        lines.append(f"{label}: test {measure} {_mean(ours, measure)}, {side} {other}'s {_mean(theirs, measure)}")
-    return lines or [f"{label}: test {measure} {_mean(ours, measure)}"]
-
-
-def _mean(values: list[float], measure: str) -> str:
-    """Mean and deviation: errors in percent, losses as they are."""
-    mean, deviation = mean_and_deviation(values)
-    if measure == "error":
-        return f"{mean:.2f} ± {deviation:.2f} %" if len(values) > 1 else f"{mean:.2f} %"
-    return f"{mean:.4g} ± {deviation:.2g}" if len(values) > 1 else f"{mean:.4g}"
-
-
-def results_json(setup: Setup, results: list[Result]) -> str:
-    """{"version", "data", "results": [{wiring, seeds, test_error: {mean, std, each}, settings, history}]}."""
-    rows: list[dict[str, Any]] = []
-    for label, runs in _by_label(results).items():
-        errors = [r.test_error for r in runs]
-        mean, deviation = mean_and_deviation(errors)
-        rows.append(
-            {
-                "wiring": label,
-                "seeds": [r.member.seed for r in runs],
-                "test_error": {"mean": mean, "std": deviation, "each": errors},
-                "test_top5_error": _top5(runs),
-                "flops_ratio": runs[0].plan.cost.ratio,
-                "settings": asdict(runs[0].settings),
-                "history": [[_plain(e) for e in r.history] for r in runs],
-            }
-        )
-    job = setup.job
-    report = {"version": 1, "data": job.data.name, "preprocess": job.data.preprocess, "augment": job.augment,
-              "measure": job.measure, "results": rows}  # fmt: skip
-    return json.dumps(report, indent=2, ensure_ascii=False)
-
-
-def _top5(runs: list[Result]) -> dict[str, Any] | None:
-    """As `test_error`, or None where it was not measured."""
-    found = [r.history[-1].test_top5_error for r in runs if r.history]
-    errors = [e for e in found if e is not None]
-    if not errors:
-        return None
-    mean, deviation = mean_and_deviation(errors)
-    return {"mean": mean, "std": deviation, "each": errors}
-
-
-def _plain(epoch: Epoch) -> dict[str, float | int | None]:
-    """A record without the numbers that JSON does not have."""
-    return {k: None if v is not None and not math.isfinite(v) else v for k, v in epoch.as_json().items()}

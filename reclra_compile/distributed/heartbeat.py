@@ -104,6 +104,18 @@ class Heartbeat:
         except RuntimeError:  # the store went with the rank or the launcher that kept it
             return f"rank {rank} cannot be asked where it is"
 
+    def tell(self, what: str, text: str) -> None:
+        """Leave something for the others to see, in place of what was there; lost where there is no store."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"{what}/{self.rank}", text)
+
+    def told(self, what: str, rank: int) -> str | None:
+        """What another rank has left, without waiting for it."""
+        with contextlib.suppress(RuntimeError):
+            if self._store.check([f"{what}/{rank}"]):
+                return self._store.get(f"{what}/{rank}").decode()
+        return None
+
     def stop(self) -> None:
         """End the beats; call it before the process group is closed."""
         self._ended.set()

@@ -7,10 +7,11 @@ know where an epoch ends.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from reclra_compile.runtime.program import Program
 from reclra_compile.train.agree import agree
 from reclra_compile.train.feed import Input, feed
 from reclra_compile.train.measure import Forward, Measure, Split, errors_percent, mean_loss
+from reclra_compile.train.steps import Live
 
 OnStep = Callable[[int, int], None]
 #: a part of the data whose one input may stand alone
@@ -32,7 +34,10 @@ AnySplit = tuple[Input | tuple[Input, ...], Tensor]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after one epoch; errors in percent (or losses, by the run's measure), `seconds` from the start."""
+    """What is known after one epoch; errors in percent (or losses, by the run's measure), `seconds` from the start.
+
+    `regions` is each region's term of the last step's `discrepancy`, output first.
+    """
 
     epoch: int
     loss: float
@@ -44,8 +49,9 @@ class Epoch:
     seconds: float
     synapse_norm: float
     test_top5_error: float | None = None
+    regions: dict[str, float] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, float | int | None]:
+    def as_json(self) -> dict[str, Any]:
         """The record as it is written to a log."""
         return asdict(self)
 
@@ -139,6 +145,8 @@ class Run:
         self.begun = self.generator.get_state()  #: with which that epoch began
         self.seconds = 0.0
         self.steps = math.ceil(len(train[1]) / settings.batch_size)
+        self.last = 0.0  #: the last step's loss, of which each rank has its part
+        self.live: Live | None = None  #: what a view shows within the epoch; of ranks, what the first one has heard
         self.kept = ""  #: what the newest checkpoint holds, in words
         self._since = time.perf_counter()
         self._batch: tuple[Tensor, ...] = ()
@@ -164,7 +172,8 @@ class Run:
             if k < done:
                 continue
             self._batch = batch
-            self.losses += self._step(batch, y[index], self.taken)
+            self.last = self._step(batch, y[index], self.taken)
+            self.losses += self.last
             self.done = k + 1
             if self.on_step is not None:
                 self.on_step(self.epoch, k)
@@ -190,12 +199,17 @@ class Run:
         """Steps of all epochs so far."""
         return self.epoch * self.steps + self.done
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, within an epoch too."""
+        return self.seconds + time.perf_counter() - self._since
+
     def _evaluated(self, losses: float, inputs: tuple[Input, ...], y: Tensor) -> Epoch:
         """What all ranks know together of the epoch that is done, with its errors on a sample of the training part."""
         peers = self.program.peers
         squares = sum(float(p.detach().square().sum()) for p in self.program.synapses.parameters())
-        mine = [losses, self._discrepancy(), squares, self.seconds if peers.rank == 0 else 0.0]
-        losses, discrepancy, squares, self.seconds = peers.total(mine)
+        losses, squares, self.seconds = peers.total([losses, squares, self.seconds if peers.rank == 0 else 0.0])
+        regions = self.discrepancies()
         tested = self._tested()
         return Epoch(
             epoch=self.epoch,
@@ -203,21 +217,29 @@ class Run:
             train_error=self.measured((inputs, y)),
             valid_error=self.measured(self.valid) if self.valid and len(self.valid[1]) else None,
             test_error=tested[0],
-            discrepancy=discrepancy,
+            discrepancy=sum(regions.values()),
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.seconds,
             synapse_norm=squares**0.5,
             test_top5_error=tested[1],
+            regions=regions,
         )
 
-    def _discrepancy(self) -> float:
-        """D(Θ) of the last step, of the regions that have their targets here; a rank may have none."""
+    def discrepancies(self, alone: bool = False) -> dict[str, float]:
+        """Each region's term of the last step's D(Θ), output first; collective, but where `alone` asks for this
+        process's part of them.
+        """
+        program, here = self.program, {}
         try:
-            return self.program.discrepancy.total
-        except TrainingError:
-            if self.program.peers.count == 1:
+            here = program.discrepancy.regions
+        except TrainingError:  # a rank may have no target
+            if program.peers.count == 1:
                 raise
-            return 0.0
+        if alone or program.peers.count == 1:
+            return here
+        told = [json.loads(text) for text in program.peers.gather(json.dumps(here))]
+        names = [name for wave in program.plan.waves for name in wave if any(name in part for part in told)]
+        return {name: sum(part.get(name, 0.0) for part in told) for name in names}
 
     def measured(self, split: Split) -> float:
         """The error in percent, or the loss, of the weights as they are now on a part of the data."""
