@@ -89,7 +89,7 @@ def test_no_arguments_print_help() -> None:
 def test_help_teaches_by_example() -> None:
     text = run("-h").stdout
     assert all(f"\n  {name}" in text for name in COMMANDS)
-    assert "reclra-compile train model.py --compare backprop" in text
+    assert "reclra-compile train examples/mlp_digits.py --compare backprop" in text
     assert "`example_inputs`" in text
     assert max(map(len, text.splitlines())) <= 90
     assert "..." not in text.partition("Commands:")[2].partition("Examples:")[0], "no description is cut"

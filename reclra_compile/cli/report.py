@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 from rich.console import Console
@@ -20,6 +20,7 @@ from reclra_compile.ir import Pathway, Plan, Target
 WAVE_STYLES = ("bold magenta", "cyan", "green", "yellow", "blue", "red")
 MANY = 24
 NARROW = 100
+HINTED = 3  #: codes that the line below errors names
 
 
 def console(stderr: bool = False) -> Console:
@@ -62,6 +63,14 @@ def print_errors(error: ReclraError) -> None:
         out.print(text, soft_wrap=True)
     if len(error.faults) > 1:
         out.print(f"{len(error.faults)} faults", soft_wrap=True)
+    hint(out, [f.code for f in error.faults])
+
+
+def hint(out: Console, codes: Sequence[str]) -> None:
+    """On a terminal, one line that says how to read more about `codes`."""
+    asked = " ".join(list(dict.fromkeys(c for c in codes if c))[:HINTED])
+    if asked and out.is_terminal:
+        out.print(Text(f"reclra-compile explain {asked} says more", "dim"), soft_wrap=True)
 
 
 def _place(where: Location) -> str:
@@ -118,6 +127,7 @@ def _print_plan(out: Console, plan: Plan) -> None:
         out.print()
     for warning in plan.warnings:
         print_warning(warning, out)
+    hint(out, [w.code for w in plan.warnings])
 
 
 def _bytes(n: int) -> str:
