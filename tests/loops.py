@@ -83,7 +83,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 
 
 def assert_same(model: nn.Module, program: rc.Program, tolerance: float = TOLERANCE) -> None:
-    """The attached model and its synapses are the program's, and both have learned."""
+    """The attached model and its synapses are the program's, and the synapses have learned."""
     assert_equal(weights(model), weights(program.model), tolerance)
     synapses = {k: v.detach() for k, v in program.synapses.named_parameters()}
     assert_equal({k: v.detach() for k, v in model.reclra.synapses.named_parameters()}, synapses, tolerance)

@@ -62,7 +62,7 @@ def main(loss: str = "mse", epochs: int = 10, steps: int | None = None, wiring: 
 
     def logits(x: Tensor) -> Tensor:
         output = model(x)
-        return output["logits"] if isinstance(output, dict) else output
+        return output["logits"] if loss == "several" else output
 
     for _ in range(epochs):
         for x, y in batches(limit=steps):
