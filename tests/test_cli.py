@@ -92,7 +92,7 @@ def test_help_teaches_by_example() -> None:
     assert "reclra-compile train examples/mlp_digits.py --compare backprop" in text
     assert "`example_inputs`" in text
     assert max(map(len, text.splitlines())) <= 90
-    assert "..." not in text.partition("Commands:")[2].partition("Examples:")[0], "no description is cut"
+    assert "..." not in text.partition("Wire a model:")[2].partition("Try first:")[0], "no description is cut"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
