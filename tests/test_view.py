@@ -6,23 +6,26 @@ import builtins
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic import chain
 
 from reclra_compile.errors import UserError
 from reclra_compile.ir import Cost, Device, Pathway, Placement, Plan, Region, Target
+from reclra_compile.machine import Machine
 from reclra_compile.view import draw, png
+from reclra_compile.view.blocks import blocks
 from reclra_compile.view.dot import to_dot
 from reclra_compile.view.drawing import Box, Drawing, Point
 from reclra_compile.view.html import to_html
@@ -30,6 +33,7 @@ from reclra_compile.view.label import amount, count, shorten, width
 from reclra_compile.view.layers import layered
 from reclra_compile.view.layout import layout
 from reclra_compile.view.palette import wave_colours
+from reclra_compile.view.recorded import Recorded, Span, of_simulation
 from reclra_compile.view.svg import to_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -351,29 +355,25 @@ class Page(HTMLParser):
         self.texts.setdefault(self.open[-1] if self.open else "", []).append(data)
 
     def data(self) -> Any:
-        return json.loads(next(t for t in self.texts["script"] if t.startswith("{")))
+        return json.loads(next(t for t in self.texts["script"] if t.startswith("[")))
 
 
 def test_html_is_complete(plan: Plan) -> None:
     page = Page(to_html(plan))
-    data = page.data()
+    (data,) = page.data()
     assert [r["name"] for r in data["regions"]] == [r.name for r in plan.regions]
     assert [p["name"] for p in data["pathways"]] == [p.name for p in plan.pathways]
-    shown = [(t, a) for t, a in page.tags if "data-region" in a or "data-pathway" in a]
-    names = [a.get("data-region") or a.get("data-pathway") for _, a in shown]
-    assert Counter(names) == Counter([r.name for r in plan.regions] + [p.name for p in plan.pathways])
-    assert all(a.get("tabindex") == "0" and a.get("aria-label") for _, a in shown)
+    assert [data["regions"][p["source"]]["name"] for p in data["pathways"]] == [p.source for p in plan.pathways]
+    facts = [dict(r["facts"]) for r in data["regions"]]
+    assert all({"shape", "parameters", "target rule", "forward", "wave"} <= set(f) for f in facts)
+    assert all({"kernel", "update", "synapses"} <= set(dict(p["facts"])) for p in data["pathways"])
     ids = [str(a["id"]) for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
-    # shapes, table rows and data are tied together by their index
-    for i, r in enumerate(plan.regions):
-        assert next(a for _, a in shown if a["id"] == f"r{i}")["data-region"] == r.name
-    for i, p in enumerate(plan.pathways):
-        assert next(a for _, a in shown if a["id"] == f"p{i}")["data-pathway"] == p.name
-        assert data["regions"][data["pathways"][i]["source"]]["name"] == p.source
-    assert {f"tr{i}" for i in range(len(plan.regions))} | {
-        f"tp{i}" for i in range(len(plan.pathways))
-    } <= set(ids)
+    # table rows and what they select are tied together by their keys
+    rows = [str(a["data-row"]) for t, a in page.tags if t == "tr" and "data-row" in a]
+    assert rows == [f"0:r{i}" for i in range(len(plan.regions))] + [f"0:p{i}" for i in range(len(plan.pathways))]
+    names = set(page.texts["button"])
+    assert {r.name for r in plan.regions} | {p.name for p in plan.pathways} <= names
 
 
 @pytest.mark.parametrize("make_plan", [depth2, hostile])
@@ -387,7 +387,7 @@ def test_html_fetches_nothing(make_plan: Callable[[], Plan]) -> None:
             assert (attributes.get(key) or "#").startswith("#")
         assert not [k for k in attributes if k.startswith("on")]
     assert "link" not in {t for t, _ in page.tags}
-    assert re.findall(r"https?:[^\"' ]*", text) == ["http://www.w3.org/2000/svg"]
+    assert set(re.findall(r"https?:[^\"' ]*", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|\bimport\(", text)
     policy = next(str(a["content"]) for t, a in page.tags if t == "meta" and "http-equiv" in a)
     assert policy.startswith("default-src 'none'")
@@ -398,7 +398,9 @@ def test_html_shows_devices_where_there_are_several() -> None:
         "two", mlp(2), [("fc2", "fc1")], placement=Placement((("fc1", 0), ("fc2", 1))),
         devices=(Device("cuda:0"), Device("cuda:1")),
     )  # fmt: skip
-    facts = [dict(r["facts"])["device"] for r in Page(to_html(p)).data()["regions"]]
+    page = Page(to_html(p))
+    facts = [dict(r["facts"])["device"] for r in page.data()[0]["regions"]]
+    assert "tab-devices" in {a.get("id") for _, a in page.tags}
     assert facts == ["cuda:0", "cuda:1"]
 
 
@@ -407,7 +409,7 @@ def test_hostile_names_are_inert() -> None:
     page = Page(to_html(p))
     assert [t for t, _ in page.tags].count("script") == 2
     assert "img" not in {t for t, _ in page.tags}
-    assert [r["name"] for r in page.data()["regions"]] == [r.name for r in p.regions]
+    assert [r["name"] for r in page.data()[0]["regions"]] == [r.name for r in p.regions]
     root = ET.fromstring(to_svg(layout(p)))
     assert not list(root.iter(f"{SVG}script")) and not list(root.iter(f"{SVG}img"))
     assert len([g for g in root.iter() if "data-region" in g.attrib]) == 3
@@ -570,29 +572,108 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.svg", "file"]
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+def names_of(p: Plan) -> list[tuple[str, str, int, int]]:
+    return [(b.name, b.label, b.parent, len(b.regions)) for b in blocks(p)]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-@pytest.mark.parametrize("make_plan", [depth2, hostile])
-def test_the_page_works_in_a_browser(tmp_path: Path, make_plan: Callable[[], Plan]) -> None:
-    file = tmp_path / "graph.html"
-    draw.write_picture(make_plan(), file)
-    command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--virtual-time-budget=500",
-        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri(),
+def test_blocks_follow_the_names_of_modules() -> None:
+    links: list[Link] = [("head", "stem")]
+    regions = [region("stem", "x0")]
+    for name in ("h.0.attn.q", "h.0.attn.k", "h.0.mlp.a", "h.0.mlp.b", "h.1.attn.q", "h.1.mlp.a"):
+        regions.append(region(name, regions[-1].outputs[0]))
+    regions.append(region("head", regions[-1].outputs[0]))
+    assert names_of(make("gpt", regions, links)) == [
+        ("h", "h", -1, 6), ("h.0", "h.0", 0, 4), ("h.0.attn", "attn", 1, 2), ("h.0.mlp", "mlp", 1, 2),
+        ("h.1", "h.1", 0, 2),
     ]  # fmt: skip
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except subprocess.TimeoutExpired:
-        pytest.skip("the browser did not start in time")
-    page = Page(done.stdout)
-    if make_plan is hostile:
-        assert [t for t, _ in page.tags].count("script") == 2
-    else:
-        assert "wave 2 of 2" in page.texts["output"]
-        assert "fc5" in page.texts["text"]
-    assert any(t == "body" and a.get("data-ready") == "true" for t, a in page.tags), (
-        "the script ran to its end"
-    )
+
+
+def test_blocks_that_values_leave_and_enter_again_are_left_out() -> None:
+    # convs.0 → norms.0 → convs.1 → norms.1: folding convs would make a circle
+    regions = [region("stem", "x0")]
+    for name in ("convs.0", "norms.0", "convs.1", "norms.1"):
+        regions.append(region(name, regions[-1].outputs[0]))
+    assert names_of(make("lists", regions, [("norms.1", "stem")])) == []
+
+
+def test_blocks_around_one_and_the_same_are_one() -> None:
+    regions = [region("stem", "x0")]
+    for name in ("net.body.a", "net.body.b"):
+        regions.append(region(name, regions[-1].outputs[0]))
+    assert names_of(make("twins", regions, [("net.body.b", "stem")])) == [("net.body", "net.body", -1, 2)]
+
+
+def test_blocks_of_the_regions_come_from_them() -> None:
+    first, second, third = region("a", "x0"), region("b", "z.a"), region("c", "z.b")
+    inside = [replace(r, within=("pair",)) for r in (first, second)]
+    assert names_of(make("within", [*inside, third], [("c", "b")])) == [("pair", "pair", -1, 2)]
+
+
+def test_long_rows_are_cut_into_runs() -> None:
+    found = blocks(backprop(500))
+    assert 15 <= len(found) <= 30
+    assert [i for b in found for i in b.regions] == list(range(500))
+    assert (found[0].name, found[0].parent) == ("fc1 … fc25", -1)
+    assert blocks(backprop(30)) == ()
+
+
+def timed() -> Plan:
+    return chain(8).on(Machine(devices="h100:4", microbatches=4))
+
+
+def test_recorded_steps_are_read_back() -> None:
+    p = timed()
+    step = of_simulation(p)
+    assert Recorded.read(str(step)) == step
+    assert step.devices == tuple(d.name for d in p.devices) and step.end_us == p.simulate().makespan_us
+    work = [s for s in step.spans if p.tasks[s.task].kind != "P"]
+    assert len({(s.task, s.microbatch) for s in work}) == len(work)
+    assert {s.task for s in work} == {i for i, t in enumerate(p.tasks) if t.us and t.kind != "P"}
+    step.check(p)
+    few = of_simulation(p, 10)
+    assert few.spans == step.spans[:10] and few.end_us == step.end_us
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{", '{"version": 2}', '{"version":1,"source":"x","devices":[],"spans":[]}',
+        '{"version":1,"source":"measured","devices":["a"],"spans":[[0,0,1,0,1]]}',
+        '{"version":1,"source":"measured","devices":["a"],"spans":[[0,0,0,2,1]]}',
+        '{"version":1,"source":"measured","devices":["a"],"spans":[[0,0,0,0,NaN]]}',
+        '{"version":1,"source":"measured","devices":["a"],"spans":[[true,0,0,0,1]]}',
+        '{"version":1,"source":"measured","devices":[1],"spans":[]}',
+        '{"version":1,"source":"measured","devices":["a"],"spans":3}',
+    ],
+)  # fmt: skip
+def test_texts_that_are_no_recorded_step(text: str) -> None:
+    with pytest.raises(UserError, match="V005"):
+        Recorded.read(text)
+
+
+def test_a_trace_of_another_plan_is_refused(tmp_path: Path) -> None:
+    step = Recorded(("a",), (Span(10**6, 0, 0, 0.0, 1.0),), "measured")
+    with pytest.raises(UserError, match="V006"):
+        draw.write_picture(timed(), tmp_path / "a.html", trace=step)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pages_show_times_and_two_wirings() -> None:
+    p = timed()
+    step = replace(of_simulation(p), source="measured")
+    (data,) = Page(to_html(p, timeline=step)).data()
+    assert data["measured"]["spans"] == data["predicted"]["spans"] and data["measured"]["until"] == step.end_us
+    assert len(data["tasks"]) == len(p.tasks)
+    assert "µs" in dict(data["regions"][0]["facts"])["time in all a microbatch"]
+    page = Page(to_html(depth1(6), beside=depth2(6)))
+    assert [d["name"] for d in page.data()] == ["depth 1", "depth 2"]
+    cells = page.texts["td"]
+    assert "5" in cells and "fc6 by dense" in cells, "what differs stands in tables"
+    assert {"tab-timeline"} <= {a.get("id") for _, a in Page(to_html(p)).tags}
+    assert not [1 for _, a in Page(to_html(depth1(6))).tags if a.get("role") == "tab"]
+
+
+def test_only_a_page_can_show_two_wirings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="V007"):
+        draw.write_picture(depth1(3), tmp_path / "a.svg", beside=depth2(3))
+    draw.write_picture(depth1(3), tmp_path / "a.html", beside=depth2(3))

@@ -22,7 +22,7 @@ COMPACT = 48
 
 def layout(plan: Plan) -> Drawing:
     """Place the inputs, regions and loss of a plan, its forward edges and its error pathways."""
-    links = _links(plan)
+    links = links_of(plan)
     count = len(plan.inputs) + len(plan.regions) + 1
     columns, places = layered(count, links)
     across, compact = max(columns) < WIDEST, max(columns) >= COMPACT
@@ -74,7 +74,7 @@ def layout(plan: Plan) -> Drawing:
                    tuple(boxes), tuple(edges), tuple(arcs), seed, top, keys)  # fmt: skip
 
 
-def _links(plan: Plan) -> list[Link]:
+def links_of(plan: Plan) -> list[Link]:
     """Forward edges between the inputs, the regions and, last, the loss, by index."""
     producer = {name: i for i, (name, _, _) in enumerate(plan.inputs)}
     for i, r in enumerate(plan.regions):

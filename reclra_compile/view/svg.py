@@ -1,4 +1,4 @@
-"""A drawing as SVG: a standalone file, or the graph alone for the page."""
+"""A drawing as a standalone SVG file."""
 
 from __future__ import annotations
 
@@ -31,17 +31,6 @@ def to_svg(drawing: Drawing, theme: str = "auto") -> str:
     )
 
 
-def graph_svg(drawing: Drawing) -> str:
-    """The graph without title and legend, for a page that styles it and makes it interactive."""
-    pen = _Pen(drawing, LIGHT, False, live=True)
-    x, y, w, h = drawing.graph
-    box = " ".join(number(v) for v in (x - 14, y - 14, w + 28, h + 28))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" id="graph" viewBox="{box}" font-family="{FONTS}" '
-        f'role="group" aria-label="{xml(_about(drawing))}">\n{pen.graph()}</svg>\n'
-    )
-
-
 def style_rules(waves: int, dark: bool) -> str:
     """CSS that gives every part of the graph its colour on a light or a dark background."""
     t = DARK if dark else LIGHT
@@ -68,8 +57,8 @@ def _about(d: Drawing) -> str:
 class _Pen:
     """Writes the elements of a drawing in the colours of a theme."""
 
-    def __init__(self, drawing: Drawing, theme: Theme, dark: bool, live: bool = False) -> None:
-        self.drawing, self.theme, self.live = drawing, theme, live
+    def __init__(self, drawing: Drawing, theme: Theme, dark: bool) -> None:
+        self.drawing, self.theme = drawing, theme
         self.colours = wave_colours(drawing.waves, dark)
 
     def colour(self, wave: int) -> str:
@@ -87,10 +76,7 @@ class _Pen:
         # long pathways first: short ones, near the boxes, stay on top and easy to point at
         order = sorted(range(len(d.arcs)), key=lambda i: -_length(d.arcs[i].points))
         parts += [self.arc(d.arcs[i], i) for i in order]
-        index = 0
-        for b in d.boxes:
-            parts.append(self.box(b, index))
-            index += b.kind == "region"
+        parts += [self.box(b) for b in d.boxes]
         return "".join(parts)
 
     def text(self, t: Text) -> str:
@@ -102,10 +88,6 @@ class _Pen:
             f'{weight}{anchor} fill="{fill}">{xml(t.text)}</text>\n'
         )
 
-    def hover(self, text: str) -> str:
-        """What shows under the pointer; the page has a panel instead."""
-        return "" if self.live else f"<title>{xml(text)}</title>"
-
     def edge(self, e: Edge) -> str:
         c = self.theme.forward
         path, head = _line(e.points, e.swing, self.drawing.across, 7.5)
@@ -115,37 +97,27 @@ class _Pen:
         )
 
     def arc(self, a: Arc, index: int) -> str:
-        c, w = self.colour(a.wave), max(a.wave, 0)
+        c = self.colour(a.wave)
         path, head = _line(a.points, False, self.drawing.across, HEAD)
         dash = ' stroke-dasharray="5 3.5"' if a.tied else ""
         names = f' data-pathway="{xml(a.name)}"' if index >= 0 else ""
         wave = f"w{a.wave}" if a.wave >= 0 else "none"
-        hit = ""
-        if self.live and index >= 0:
-            names += f' id="p{index}" tabindex="0" role="button"'
-            names += f' aria-label="{xml(f"pathway {a.name} from {a.source} to {a.target}, wave {w}")}"'
-            hit = f'<path class="hit" d="{path}" fill="none" stroke="transparent" stroke-width="11"/>'
         return (
-            f'<g class="{"arc" if index >= 0 else "seed"} {wave}"{names}>{self.hover(a.hover)}{hit}'
+            f'<g class="{"arc" if index >= 0 else "seed"} {wave}"{names}><title>{xml(a.hover)}</title>'
             f'<path class="line" d="{path}" fill="none" stroke="{c}" stroke-width="2"{dash}/>'
             f'<polygon class="fill" points="{head}" fill="{c}"/></g>\n'
         )
 
-    def box(self, b: Box, index: int) -> str:
+    def box(self, b: Box) -> str:
         c = self.colour(b.wave)
         place = f'x="{number(b.x)}" y="{number(b.y)}" width="{number(b.width)}" height="{number(b.height)}"'
         if b.kind != "region":
             place += f' rx="{number(min(b.height / 2, 20))}"'
             body = f'<rect class="body" {place} fill="{self.theme.box}" stroke="{self.theme.rim}"/>'
-            return f'<g class="{b.kind}">{self.hover(b.hover)}{body}{self.texts(b)}</g>\n'
+            return f'<g class="{b.kind}"><title>{xml(b.hover)}</title>{body}{self.texts(b)}</g>\n'
         place += ' rx="7"'
         wave = f"w{b.wave}" if b.wave >= 0 else "none"
         names = f'data-region="{xml(b.name)}"'
-        if self.live:
-            reach = f"wave {b.wave}" if b.wave >= 0 else "no error neurons"
-            names += (
-                f' id="r{index}" tabindex="0" role="button" aria-label="{xml(f"region {b.name}, {reach}")}"'
-            )
         dash = ' stroke-dasharray="4 3"' if b.frozen else ""
         tint = f' fill="{c}" fill-opacity="{self.theme.tint}"' if b.wave >= 0 else ' fill="none"'
         badge = ""
@@ -157,7 +129,7 @@ class _Pen:
             t = b.badge
             badge += self.text(Text(t.x, t.y + 3, t.text, t.size, "middle", True, "onwave"))
         return (
-            f'<g class="region {wave}" {names}>{self.hover(b.hover)}'
+            f'<g class="region {wave}" {names}><title>{xml(b.hover)}</title>'
             f'<rect class="body" {place} fill="{self.theme.box}"/>'
             f'<rect class="tint rim" {place}{tint} stroke="{c}" stroke-width="1.6"{dash}/>'
             f"{self.texts(b)}{badge}</g>\n"

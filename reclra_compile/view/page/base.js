@@ -1,0 +1,124 @@
+/* what all parts share: elements, the data, and the state of the page */
+const $ = (id) => document.getElementById(id);
+const plans = JSON.parse($("plan").textContent);
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(tag, text, name) {
+  const e = document.createElement(tag);
+  if (text !== undefined) e.textContent = text;
+  if (name) e.className = name;
+  return e;
+}
+function button(text, act, label) {
+  const b = make("button", text);
+  b.type = "button";
+  if (label) b.setAttribute("aria-label", label);
+  b.addEventListener("click", act);
+  return b;
+}
+function draw(tag, attributes, ...inside) {
+  const e = document.createElementNS(SVG, tag);
+  for (const [k, v] of Object.entries(attributes)) if (v !== undefined) e.setAttribute(k, v);
+  e.append(...inside);
+  return e;
+}
+
+const ruler = document.createElement("canvas").getContext("2d");
+const FONT = 'Inter, system-ui, "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif';
+function widthOf(text, size, bold) {
+  ruler.font = `${bold ? "600 " : ""}${size}px ${FONT}`;
+  return ruler.measureText(text).width;
+}
+/* the end of a dotted name says more than its start */
+function shorten(text, room, size, bold) {
+  if (widthOf(text, size, bold) <= room) return text;
+  let low = 0, high = text.length - 1, best = "…";
+  while (low <= high) {
+    const kept = (low + high) >> 1, tail = Math.floor((kept + 1) * 3 / 5);
+    const short = text.slice(0, kept - tail) + "…" + text.slice(text.length - tail);
+    if (widthOf(short, size, bold) <= room) { best = short; low = kept + 1; } else high = kept - 1;
+  }
+  return best;
+}
+
+function count(n) { return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f"); }
+function amount(n, unit) {
+  for (const [limit, prefix] of [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (n >= limit) return `${Number((n / limit).toPrecision(3))} ${prefix}${unit}`;
+  }
+  return `${Number(n.toPrecision(3))} ${unit}`;
+}
+function parametersText(n) { return `${amount(n, "").replace(/ (?=.$)/, "").trim()} parameters`; }
+function timeText(us, unit) {
+  if (unit === "flops") return amount(us, "FLOPs");
+  if (us < 999.5) return `${Number(us.toPrecision(3))} µs`;
+  if (us < 999500) return `${Number((us / 1e3).toPrecision(3))} ms`;
+  return `${Number((us / 1e6).toPrecision(4))} s`;
+}
+function bytesText(n) {
+  const k = n ? Math.min(4, Math.floor(Math.log2(n) / 10)) : 0;
+  return `${Number((n / 1024 ** k).toPrecision(3))} ${["B", "KiB", "MiB", "GiB", "TiB"][k]}`;
+}
+
+/* things that can be selected: regions r#, pathways p# and blocks b# of each plan */
+for (const plan of plans) {
+  plan.into = plan.regions.map(() => []);
+  plan.outOf = plan.regions.map(() => []);
+  plan.byKey = new Map();
+  const add = (kind, letter) => (d, i) => {
+    const t = Object.assign(d, { kind, index: i, key: letter + i });
+    plan.byKey.set(t.key, t);
+    return t;
+  };
+  plan.regions.forEach(add("region", "r"));
+  plan.pathways.forEach(add("pathway", "p"));
+  plan.blocks.forEach(add("block", "b"));
+  for (const p of plan.pathways) {
+    plan.into[p.target].push(p);
+    plan.outOf[p.source].push(p);
+  }
+  plan.things = [...plan.regions, ...plan.pathways];
+  for (const t of plan.things) t.words = [t.name, ...t.facts.map((f) => f[1])].join("\n").toLowerCase();
+  for (const b of plan.blocks) {
+    const mine = b.regions.map((r) => plan.regions[r]);
+    b.waves = mine.map((r) => r.wave);
+    b.wave = Math.min(...b.waves.filter((w) => w >= 0), Infinity);
+    if (b.wave === Infinity) b.wave = -1;
+    b.parameters = mine.reduce((n, r) => n + r.parameters, 0);
+    b.flops = mine.reduce((n, r) => n + r.flops, 0);
+  }
+  /* the blocks around a region, the outermost first: parents stand before what is in them */
+  plan.around = plan.regions.map(() => []);
+  for (const b of plan.blocks) for (const r of b.regions) plan.around[r].push(b.index);
+}
+
+/* `wave` is null where all waves show, −1 for the forward pass alone */
+const state = { view: "graph", wave: null, plan: 0, pinned: null, over: null, query: "", hits: [], hit: -1 };
+const lastWave = Math.max(...plans.map((p) => p.waves), 1) - 1;
+const graphs = [];
+const listeners = [];
+function show() { for (const f of listeners) f(); }
+
+/* what another plan calls the same thing: the region or block of that name, the pathway into the same region */
+function counterpart(thing, plan) {
+  if (!thing) return null;
+  if (thing.kind !== "pathway") return [...plan.regions, ...plan.blocks].find((t) => t.kind === thing.kind && t.name === thing.name) || null;
+  const home = plans.find((p) => p.pathways[thing.index] === thing);
+  const target = home.regions[thing.target].name, source = home.regions[thing.source].name;
+  const same = plan.pathways.filter((p) => plan.regions[p.target].name === target);
+  return same.find((p) => plan.regions[p.source].name === source) || same[0] || null;
+}
+function chosen() {
+  return plans[state.plan].byKey.get(state.over || state.pinned) || null;
+}
+function choose(plan, key, keep) {
+  const same = state.plan === plan && state.pinned === key;
+  state.plan = plan;
+  state.pinned = same && !keep ? null : key;
+  state.over = null;
+  show();
+}
+function jump(plan, key) {
+  choose(plan, key, true);
+  for (const g of graphs) g.reveal(g.plan === plans[plan] ? plans[plan].byKey.get(key) : counterpart(plans[plan].byKey.get(key), g.plan));
+}
