@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.runtime.precision import outside_autocast
+from reclra_compile.runtime.tracing import is_traced
 
 LossFunction = Callable[[Tensor, Any], Tensor]
 
@@ -66,7 +67,12 @@ def reduction_of(loss_fn: LossFunction, output: Tensor, target: Any) -> str:
 
 
 def is_plain_cross_entropy(loss_fn: LossFunction, logits: Tensor, target: Any) -> bool:
-    """True where the loss is softmax cross entropy on class indices, so that its gradient has a closed form."""
+    """True where the loss is softmax cross entropy on class indices, so that its gradient has a closed form.
+
+    Never in a graph, whose labels may be ignored ones another time.
+    """
+    if is_traced():
+        return False
     plain = loss_fn is F.cross_entropy or (
         type(loss_fn) is torch.nn.CrossEntropyLoss
         and loss_fn.weight is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,13 @@ from reclra_compile.runtime.tasks import build
 from reclra_compile.schedule.expand import Event, Lane, interleaved
 from reclra_compile.schedule.settling import settles
 
+if TYPE_CHECKING:
+    from reclra_compile.export.compiled import CompiledStep
+    from reclra_compile.export.step_graph import StepGraph
+    from reclra_compile.runtime.recorder import Recorder
+
 OnTask = Callable[[Task, Callable[[str], Any]], None]
+_PLAIN = contextlib.nullcontext()
 
 
 class Program:
@@ -38,6 +44,7 @@ class Program:
     """
 
     peers: Peers = Alone()  #: the processes that train together; methods that say so have to be called by all of them
+    recorder: Recorder | None = None  #: what records steps (`recording`)
 
     def __init__(
         self, plan: Plan, model: nn.Module, linked: Linked, synapses: nn.Module, output: str | int | None = None
@@ -79,7 +86,7 @@ class Program:
             raise TrainingError(
                 Fault("T003", f"step takes {len(self._inputs)} input(s) and a target, not {len(batch)} arguments")
             )
-        with torch.no_grad(), self._delayed or contextlib.nullcontext():
+        with torch.no_grad(), self.recorder or _PLAIN, self._delayed or _PLAIN:
             return self._whole(batch) if self._linked.alone else self._parts(batch)
 
     def _whole(self, batch: Sequence[Any]) -> Tensor:
@@ -183,6 +190,12 @@ class Program:
             return self.step(*batch)
         finally:
             self._steps = plain
+
+    def recording(self) -> contextlib.AbstractContextManager[Recorder]:
+        """`with program.recording() as recorder:` keeps when the tasks of steps run; `recorder.write(file, batch)`."""
+        from reclra_compile.runtime.recorder import recording
+
+        return recording(self)
 
     @property
     def settles(self) -> bool:
@@ -291,6 +304,21 @@ class Program:
             raise PlanError(Fault("P011", f"these synapses belong to another wiring: {error}")) from error
         if self._delayed:
             self._delayed.restore(state.get("before"))
+
+    def as_step_graph(self, *example_batch: Any) -> StepGraph:
+        """The step as one flat `torch.fx.GraphModule`, for batches as `*example_batch`: (loss, {name: gradient}).
+
+        Without one, a batch of the plan's size is made up. Raises UserError (X…) for what a graph cannot say.
+        """
+        from reclra_compile.export.step_graph import step_graph
+
+        return step_graph(self, *example_batch)
+
+    def compile_step(self, backend: Any = "inductor", **options: Any) -> CompiledStep:
+        """A callable like `step` that runs step graphs through `torch.compile(…, backend=backend, **options)`."""
+        from reclra_compile.export.compiled import CompiledStep
+
+        return CompiledStep(self, backend, **options)
 
     def first_non_finite(self, *inputs: Any) -> str | None:
         """The first region, in the model's order, whose output or parameters are not finite; None if all are."""

@@ -13,6 +13,7 @@ from reclra_compile.ir import Task
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.randomness import is_random, seeded
 from reclra_compile.runtime.state import Slots
+from reclra_compile.runtime.tracing import is_traced
 from reclra_compile.schedule.settling import settles
 
 
@@ -31,6 +32,9 @@ def drawing_apart(run: Step, task: Task, linked: Linked) -> Step:
         return run
 
     def apart(v: Slots) -> None:
+        if is_traced():
+            run(v)
+            return
         name = f"{v[0].seed}/{task.id}/{v[0].number}"
         with seeded(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")):
             run(v)

@@ -27,6 +27,7 @@ from reclra_compile.runtime.region import SplitRegion, WholeRegion, heard, total
 from reclra_compile.runtime.settle import contrast, settling
 from reclra_compile.runtime.state import Errors, Slots, StepState
 from reclra_compile.runtime.synapse_tasks import read_out, synapse_update
+from reclra_compile.runtime.tracing import is_traced
 from reclra_compile.schedule.lower import activity
 from reclra_compile.schedule.settling import settles
 from reclra_compile.schedule.values import base
@@ -234,7 +235,10 @@ def _update(task: Task, linked: Linked) -> Step:
     if waits(task, linked):
 
         def later(v: Slots) -> None:
-            v[0].pending.append((v[h].roots[0], v[e].c, learned))
+            if is_traced():  # a graph says which task each operation is of
+                vjp(v[h], (v[e].c,), learned)
+            else:
+                v[0].pending.append((v[h].roots[0], v[e].c, learned))
 
         return later
 

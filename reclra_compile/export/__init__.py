@@ -1,0 +1,1 @@
+"""Programs written down as what other tools read: the step as one flat graph of torch's operations."""
