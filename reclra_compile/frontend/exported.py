@@ -24,7 +24,7 @@ from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.frontend.example import Example, with_batch
 from reclra_compile.frontend.functional import aten_name, out_of_place, writes_last
 from reclra_compile.frontend.local import keep_batches, read_sizes_nearby
-from reclra_compile.frontend.outputs import Path, pick
+from reclra_compile.frontend.outputs import Joined, Path, parts_of
 from reclra_compile.frontend.symbolic import countable, drop_dead
 
 _CHECKS = frozenset((
@@ -72,13 +72,13 @@ def sized(x: Tensor, low: int, high: float) -> Tensor:
 class Exporter:
     """Exports a model once, for graphs with and without functionalising."""
 
-    def __init__(self, shadow: nn.Module, example: Example, path: Path) -> None:
+    def __init__(self, shadow: nn.Module, example: Example, path: Path | Joined) -> None:
         """`shadow` is a copy of the model of its own; its output at `path` is the graph's."""
         forward = shadow.forward
 
         @functools.wraps(forward)
         def chosen(*args: Any, **kwargs: Any) -> Any:
-            return pick(forward(*args, **kwargs), path)
+            return parts_of(forward(*args, **kwargs), path)
 
         shadow.forward = chosen
         self._shadow, self._example = shadow, example
@@ -184,7 +184,7 @@ def _bound(graph: fx.Graph, placeholder: fx.Node, low: int, high: float) -> None
 
 
 def _flat(module: fx.GraphModule, constants: dict[str, Any]) -> fx.Graph:
-    """The nodes of an exported module with tensors as inputs and one as output, without its run-time checks."""
+    """The nodes of an exported module with tensors as inputs and outputs, without its run-time checks."""
     graph = fx.Graph()
     env: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
@@ -193,7 +193,7 @@ def _flat(module: fx.GraphModule, constants: dict[str, Any]) -> fx.Graph:
             env[node].args = ()
     _inline(graph, module, env, constants)
     result = fx.map_arg(next(n for n in module.graph.nodes if n.op == "output").args[0], env.__getitem__)
-    while isinstance(result, (tuple, list)):
+    while isinstance(result, (tuple, list)) and len(result) == 1:
         result = result[0]
     graph.output(result)
     return graph

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from reclra_compile.errors import Fault, Location, ModelError, nearest
@@ -16,16 +17,27 @@ from reclra_compile.frontend.user_code import shown
 
 Path = tuple[str | int, ...]
 
+
+class Joined(tuple[Path, ...]):
+    """Several outputs taken as one: each flattened to a row a sample, side by side."""
+
+
+#: asks for all floating-point outputs together
+ALL = "*"
+
 #: what libraries call the output that the loss is computed from
 USUAL = "logits"
 
 
-def choose(result: Any, output: str | int | None, model: nn.Module) -> Path:
+def choose(result: Any, output: str | int | None, model: nn.Module) -> Path | Joined:
     """Where in `result`, what the model returns, the chosen tensor is; raises ModelError (M202) with the choices.
 
-    Without a choice: the only floating-point tensor, or the one named 'logits'.
+    Without a choice: the only floating-point tensor, or the one named 'logits'. `ALL`: all of them.
     """
     found = [(path, t) for path, t in leaves(result) if t.is_floating_point()]
+    if output == ALL and len(found) > 1:
+        return Joined(path for path, _ in found)
+    output = None if output == ALL else output
     if output is not None:
         return _named(found, output, model)
     if len(found) == 1:
@@ -94,11 +106,32 @@ def _items(value: Any) -> list[tuple[str | int, Any]]:
     return []
 
 
-def pick(result: Any, path: Path) -> Any:
-    """The part of `result` at `path`; `result` may also be what a traced graph returns."""
+def pick(result: Any, path: Path | Joined) -> Any:
+    """The part of `result` at `path`, or the parts joined."""
+    parts = parts_of(result, path)
+    return join(*parts) if isinstance(parts, tuple) else parts
+
+
+def parts_of(result: Any, path: Path | Joined) -> Any:
+    """The part of `result` at `path`, or a tuple of parts; `result` may also be what a traced graph returns."""
+    if isinstance(path, Joined):
+        return tuple(parts_of(result, p) for p in path)
     for key in path:
         result = _part(result, key)
     return result
+
+
+def join(*parts: Tensor) -> Tensor:
+    """Outputs (N, …) side by side, (N, values of all)."""
+    return torch.cat([p.reshape(len(p), -1) for p in parts], 1)
+
+
+def joined(graph: fx.Graph) -> None:
+    """Let a graph that returns several outputs return them joined."""
+    output = next(n for n in graph.nodes if n.op == "output")
+    if isinstance(output.args[0], (tuple, list)):
+        with graph.inserting_before(output):
+            output.args = (graph.call_function(join, tuple(output.args[0])),)
 
 
 def _part(value: Any, key: str | int) -> Any:

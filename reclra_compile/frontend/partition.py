@@ -4,7 +4,8 @@ A node joins the region of the value it reads when nothing else reads that value
 or concatenation joins its deepest operand; parts that fork and join again without a layer in them
 (a GELU written by hand) stay with the value they start from. A norm that follows a join and leads
 to a layer is that layer's pre-norm. Embeddings that are added up are one region. What is left joins
-the region that reads it, or stands alone as a parameter-free `glue` region.
+the region that reads it, or stands alone as a parameter-free `glue` region. Outputs that are joined are one region,
+with all layers that lead to nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import fx
 from reclra_compile.frontend import ops
 from reclra_compile.frontend.classify import Classes
 from reclra_compile.frontend.cut import Cut, Ground, cut
+from reclra_compile.frontend.outputs import join
 
 #: operations that mix positions or samples: what computes with them belongs to the layer that follows
 _MIXING = ops.PARAMETRIC_FUNCTIONS | {"scaled_dot_product_attention", "softmax", "_softmax", "cumsum", "sort", "topk"}
@@ -51,6 +53,9 @@ class _Assignment:
 
     def _place(self, node: fx.Node) -> None:
         before = self.classes.predecessors(node)
+        if node.target is join:
+            self._heads(node)
+            return
         self.depth[node] = max((self.depth[p] for p in before), default=0) + (node in self.classes.anchors)
         if node in self.classes.anchors:
             self.owner[node] = len(self.owner)
@@ -81,9 +86,21 @@ class _Assignment:
         deepest = max(before, key=lambda p: (self.depth[p], p in own, self.order[p]))
         return deepest if deepest in own else None
 
+    def _heads(self, node: fx.Node) -> None:
+        """Give the join of outputs one region with those before it that nothing else reads."""
+        before = self.classes.predecessors(node)
+        regions = {self.owner[p] for p in before if p in self.owner and self.classes.readers(p) == [node]}
+        own = {r for r in regions if all(self._stays(n, r, node) for n, k in self.owner.items() if k == r)}
+        self._unite([*own])
+        self.owner[node] = min(own, default=len(self.order))
+        self.depth[node] = max(self.depth[p] for p in before)
+
+    def _stays(self, node: fx.Node, region: int, join: fx.Node) -> bool:
+        return all(u is join or self.owner.get(u) == region for u in self.classes.readers(node))
+
     def _unite(self, regions: list[int]) -> None:
         """Embeddings that are added or concatenated: one region, with one target at their sum."""
-        first = min(regions)
+        first = min(regions, default=0)
         for node, region in self.owner.items():
             if region in regions:
                 self.owner[node] = first

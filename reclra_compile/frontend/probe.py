@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from reclra_compile.errors import Fault, Location, ModelError
 from reclra_compile.frontend.example import Example, with_batch
-from reclra_compile.frontend.outputs import Path, pick
+from reclra_compile.frontend.outputs import Joined, Path, pick
 from reclra_compile.frontend.share import ParameterWritten, aliases, guarded, random_fork, replaced, shared_copy
 from reclra_compile.frontend.user_code import line_of, source_line, summary
 
@@ -32,10 +32,10 @@ class Probe:
         self.model, self.example = model, example
         self.meta = any(t.is_meta for t in (*model.parameters(), *example.tensors))
         self._runs: dict[bool, tuple[tuple[Example, ...], list[Any], list[Tensor]]] = {}
-        self._gradients: dict[Path, list[Tensor | None]] = {}
+        self._gradients: dict[Path | Joined, list[Tensor | None]] = {}
         self.result = self._run(vary=not self.meta)[1][0]  #: what the model returns
 
-    def mismatch(self, graph: fx.GraphModule, path: Path, vary: bool = True) -> bool:
+    def mismatch(self, graph: fx.GraphModule, path: Path | Joined, vary: bool = True) -> bool:
         """True where `graph` gives other values than the model's output at `path`, or leaves other buffers.
 
         Models on the meta device have no values to compare. `vary`: the graph takes any batch size.
@@ -59,7 +59,7 @@ class Probe:
         model = shared_copy(self.model, memo)
         return copy.deepcopy(graph, memo), model, [memo.get(id(p), p) for p in self.model.parameters()]
 
-    def _expected(self, path: Path) -> list[Tensor | None]:
+    def _expected(self, path: Path | Joined) -> list[Tensor | None]:
         """The model's own gradients, where its backward pass works."""
         if path not in self._gradients:
             memo = aliases(self.model)

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from reclra_compile.frontend.example import Example
 from reclra_compile.frontend.functional import VIEWS, Aliased
-from reclra_compile.frontend.outputs import Path, pick
+from reclra_compile.frontend.outputs import Joined, Path, parts_of
 from reclra_compile.layers import LEAVES
 
 _ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
@@ -33,14 +33,14 @@ class _Tracer(fx.Tracer):
         return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
 
-def trace_symbolically(shadow: nn.Module, example: Example, path: Path) -> fx.Graph:
+def trace_symbolically(shadow: nn.Module, example: Example, path: Path | Joined) -> fx.Graph:
     """The graph of `shadow`, from its tensors to the output at `path`; raises what torch.fx raises."""
     names = list(inspect.signature(shadow.forward).parameters)[: len(example.args)]
     names += example.keywords
     with countable(shadow):
         graph = _Tracer().trace(shadow, concrete_args=_constants(shadow, example))
     output = next(n for n in graph.nodes if n.op == "output")
-    output.args = (pick(output.args[0], path),)
+    output.args = (parts_of(output.args[0], path),)
     for node in [n for n in graph.nodes if n.op == "placeholder" and n.target not in names]:
         _drop_constant(graph, node)
     for node in graph.nodes:

@@ -23,7 +23,7 @@ from reclra_compile.frontend import refusal
 from reclra_compile.frontend.effects import homes
 from reclra_compile.frontend.example import Example, example_of
 from reclra_compile.frontend.exported import Exported, Exporter
-from reclra_compile.frontend.outputs import Path, choose
+from reclra_compile.frontend.outputs import Joined, Path, choose, joined
 from reclra_compile.frontend.probe import Probe
 from reclra_compile.frontend.share import shared_copy
 from reclra_compile.frontend.symbolic import trace_symbolically
@@ -67,6 +67,7 @@ def trace(model: nn.Module, example_inputs: Any, output: str | int | None = None
     for name, route in _routes(model, example, path).items():
         try:
             candidate = route()
+            joined(candidate.graph)
             module = _bind(candidate, model)
             wrong = probe.mismatch(module, path, candidate.any_batch)
         except Exception as error:
@@ -78,7 +79,7 @@ def trace(model: nn.Module, example_inputs: Any, output: str | int | None = None
     raise ModelError(refusal.fault(model, tried)) from next((a.error for a in tried if a.error), None)
 
 
-def _routes(model: nn.Module, example: Example, path: Path) -> dict[str, Callable[[], Exported]]:
+def _routes(model: nn.Module, example: Example, path: Path | Joined) -> dict[str, Callable[[], Exported]]:
     exporter = Exporter(shared_copy(model), example, path)
     return {
         "torch.fx": lambda: _fx(shared_copy(model), example, path),
@@ -87,7 +88,7 @@ def _routes(model: nn.Module, example: Example, path: Path) -> dict[str, Callabl
     }
 
 
-def _fx(shadow: nn.Module, example: Example, path: Path) -> Exported:
+def _fx(shadow: nn.Module, example: Example, path: Path | Joined) -> Exported:
     graph = trace_symbolically(shadow, example, path)
     made = {str(n.target): _attribute(shadow, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
     return Exported(graph, made, any_batch=True)

@@ -9,11 +9,12 @@ from torch import nn
 
 from reclra_compile.compiler import ExampleInputs
 from reclra_compile.errors import Fault, UserError
-from reclra_compile.integrate.attachment import Attachment, LossScale, Settings
+from reclra_compile.integrate.attachment import Attachment, LossScale
 from reclra_compile.integrate.classes import PREFIX, is_attached, restored, swapped
+from reclra_compile.integrate.linking import Settings
+from reclra_compile.integrate.reader import LossFunctions
 from reclra_compile.ir import Plan
 from reclra_compile.planning import Unreached, WiringSource
-from reclra_compile.runtime.loss import LossFunction
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -24,7 +25,7 @@ def attach(
     wiring: WiringSource | None = None,
     *,
     plan: Plan | None = None,
-    loss_fn: LossFunction = F.cross_entropy,
+    loss_fn: LossFunctions = F.cross_entropy,
     reduction: str | None = None,
     seed: int = 0,
     granularity: str | None = None,

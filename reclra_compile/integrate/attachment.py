@@ -3,65 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from reclra_compile.compiler import planned
-from reclra_compile.errors import Fault, PlanError, TrainingError
+from reclra_compile.errors import Fault, Notice, PlanError, TrainingError
 from reclra_compile.frontend.example import Example, example_of, with_batch
 from reclra_compile.integrate.backward import Pass
-from reclra_compile.integrate.borrow import Borrowed
 from reclra_compile.integrate.classes import plain
-from reclra_compile.integrate.factor import cross_entropy
 from reclra_compile.integrate.inputs import Inputs
+from reclra_compile.integrate.labels import Reading
+from reclra_compile.integrate.linking import LinkedModel, Settings
 from reclra_compile.integrate.program import AttachedProgram
+from reclra_compile.integrate.reader import Reader
+from reclra_compile.integrate.results import Results, results_of
 from reclra_compile.ir import Plan
-from reclra_compile.machine import Machine
 from reclra_compile.planning import Unreached, WiringSource
-from reclra_compile.runtime.halves import Halves
-from reclra_compile.runtime.link import link
-from reclra_compile.runtime.loss import LossFunction
+from reclra_compile.runtime.halves import reads_labels
 
 LossScale = float | Callable[[], float] | None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The arguments of `attach` that linking needs again."""
-
-    loss_fn: LossFunction
-    reduction: str | None
-    seed: int
-    output: str | int | None
-
-
-class _Linked:
-    """A plan linked to one model: made when it is first needed."""
-
-    def __init__(
-        self, model: nn.Module, example: Any, settings: Settings, plan: Plan | None, wiring: WiringSource | None,
-        granularity: str | None, unreached: Unreached, synapses: nn.Module | None,
-    ) -> None:  # fmt: skip
-        borrowed = Borrowed(model)
-        with borrowed.lent():
-            made, ground, cuts = planned(
-                model, example, wiring, plan, granularity, settings.output, unreached, Machine()
-            )
-            linked, holder = link(made, ground.traced, cuts, settings.loss_fn, settings.seed, settings.reduction)
-        self.synapses = copy.deepcopy(holder) if synapses is None else synapses
-        borrowed.pair(self.synapses, holder)
-        self.program = AttachedProgram(made, model, linked, self.synapses, borrowed, settings.output)
-        self.halves, self.borrowed = Halves(self.program), borrowed
-        self.any_batch = ground.traced.route == "torch.fx"
-        inputs = {name for name, _, _ in made.inputs}
-        inner = {p for r in made.regions if not set(r.inputs) <= inputs for p in r.parameters}
-        with borrowed.lent():
-            weights = [p for name, p in model.named_parameters() if name in inner]
-        self.deep = frozenset(id(p) for p in (*weights, *holder.parameters()) if p.ndim > 1)
 
 
 class Attachment:
@@ -72,14 +35,17 @@ class Attachment:
     """
 
     def __init__(
-        self, model: nn.Module, example: Example, settings: Settings, plan: Plan, synapses: nn.Module,
+        self, model: nn.Module, example: Example, results: Results, settings: Settings, plan: Plan, synapses: nn.Module,
         loss_scale: LossScale = None, save_synapses: bool = False,
     ) -> None:  # fmt: skip
-        self._model, self._example, self._settings = model, example, settings
+        self._model, self._example, self._results, self._settings = model, example, results, settings
         self.plan, self.synapses = plan, synapses
         self.loss_scale, self.save_synapses = loss_scale, save_synapses
         self._inputs = Inputs(type(model).forward.__get__(model), example)
-        self._made: _Linked | None = None
+        self._reader = Reader(results, settings.loss_fn, settings.reduction, reads_labels(plan.tasks))
+        self._made: LinkedModel | None = None
+        self._handed: tuple[Any] | None = None
+        self._warned = False
 
     @classmethod
     def new(
@@ -87,22 +53,21 @@ class Attachment:
         granularity: str | None, unreached: Unreached, loss_scale: LossScale, save_synapses: bool,
     ) -> Attachment:  # fmt: skip
         """For a model that has its own class yet."""
-        made = _Linked(model, example_inputs, settings, plan, wiring, granularity, unreached, None)
         example = example_of(model, example_inputs)
+        results = results_of(model, example, settings.output)
+        made = LinkedModel(model, example_inputs, settings, plan, wiring, granularity, unreached)
         example = with_batch(example, 2) if made.any_batch and len(example.tensors[0]) > 2 else example
-        self = cls(model, example, settings, made.program.plan, made.synapses, loss_scale, save_synapses)
+        self = cls(model, example, results, settings, made.program.plan, made.synapses, loss_scale, save_synapses)
         self._made = made
         return self
 
     @property
-    def _linked(self) -> _Linked:
+    def _linked(self) -> LinkedModel:
         if self._made is None:  # a copy links itself when it is first trained
             example = self._example
             given = example.named if example.named else example.args
             with plain(self._model):
-                self._made = _Linked(
-                    self._model, given, self._settings, self.plan, None, None, "refuse", self.synapses
-                )
+                self._made = LinkedModel(self._model, given, self._settings, self.plan, synapses=self.synapses)
         return self._made
 
     @property
@@ -113,17 +78,29 @@ class Attachment:
     def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the model's forward() returns, with a graph that ends in the schedule."""
         made = self._linked
-        return Pass(made.halves, made.borrowed, self._undone, made.deep).run(self._inputs.of(args, kwargs))
+        inputs = self._inputs.of(args, kwargs)
+        outputs = Pass(made.halves, made.borrowed, self._results, self._read, made.deep).run(inputs)
+        return self._results.whole.filled(outputs)
 
-    def _undone(self, output: Tensor, gradient: Tensor) -> tuple[float, float, Any]:
-        fit = cross_entropy(output, gradient)
-        f, y = fit.factors, fit.labels
+    def labels(self, y: Any) -> None:
+        """Hand over the labels of the forward pass whose backward pass comes next: no factor need then be found out.
 
-        def loss(r: Tensor) -> Tensor:
-            return (torch.log_softmax(r, 1) * y.to(r.dtype) * f.to(r.dtype)[:, None]).sum().neg()
+        `y` is what `loss_fn(output, y)` takes. Call it before `loss.backward()`; it counts once.
+        """
+        self._handed = (y,)
 
-        factor = float(f.mean())
-        return factor, factor * len(output), loss
+    def _read(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Reading:
+        handed, self._handed = self._handed, None
+        scale = self.loss_scale() if callable(self.loss_scale) else self.loss_scale
+        if handed is not None and len(outputs) == 1:
+            reading = self._reader.by_labels(outputs[0], gradients[0], handed[0])
+        else:
+            reading = self._reader.read(outputs, gradients, scale)
+        if reading.doubt and not self._warned:
+            self._warned = True
+            fix = "say what the loop multiplies the loss with: attach(…, loss_scale=…), or which loss it is: loss_fn=…"
+            warnings.warn(f"{Notice(reading.doubt, 'A010')}\n  fix: {fix}", stacklevel=2)
+        return reading
 
     def state_dict(self) -> dict[str, Any]:
         """The synapses' state and the plan's fingerprint, as `Program.state_dict`."""
@@ -154,13 +131,17 @@ class Attachment:
 
     def copied(self, model: nn.Module, memo: dict[int, Any]) -> Attachment:
         """The same for a copy of the model, with synapses of its own."""
-        synapses = copy.deepcopy(self.synapses, memo)
-        scale = self.loss_scale
-        return Attachment(model, self._example, self._settings, self.plan, synapses, scale, self.save_synapses)
+        return Saved(
+            self._example, self._results, self._settings, self.plan, copy.deepcopy(self.synapses, memo),
+            self.loss_scale, self.save_synapses,
+        ).onto(model)  # fmt: skip
 
     def saved(self) -> Saved:
-        """All of it but the model, to be pickled."""
-        return Saved(self._example, self._settings, str(self.plan), self.synapses, self.loss_scale, self.save_synapses)
+        """All of it but the model, to be pickled: the plan as its text."""
+        return Saved(
+            self._example, self._results, self._settings, str(self.plan), self.synapses, self.loss_scale,
+            self.save_synapses,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Attachment({self.plan.model} × {self.plan.name})"
@@ -168,18 +149,19 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Saved:
-    """What is pickled with an attached model, besides the model itself."""
+    """What is attached, without the model."""
 
     example: Example
+    results: Results
     settings: Settings
-    plan: str
+    plan: Plan | str
     synapses: nn.Module
     loss_scale: LossScale
     save_synapses: bool
 
     def onto(self, model: nn.Module) -> Attachment:
-        """What was attached, for the model that was read."""
-        plan = Plan.parse(self.plan)
+        """The attachment for `model`, which has its own class yet."""
+        plan = Plan.parse(self.plan) if isinstance(self.plan, str) else self.plan
         return Attachment(
-            model, self.example, self.settings, plan, self.synapses, self.loss_scale, self.save_synapses
+            model, self.example, self.results, self.settings, plan, self.synapses, self.loss_scale, self.save_synapses
         )

@@ -11,42 +11,50 @@ from torch.autograd.function import once_differentiable
 
 from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.integrate.borrow import Borrowed
+from reclra_compile.integrate.labels import Reading
+from reclra_compile.integrate.results import Results
 from reclra_compile.runtime.halves import Halves
 from reclra_compile.runtime.state import Slots
 
-#: (output, its gradient) → f, how often the loss alone is in it, and what stands for the labels
-Undone = Callable[[Tensor, Tensor], tuple[float, float, Any]]
+#: outputs and their gradients → what these say
+Read = Callable[[Sequence[Tensor], Sequence[Tensor]], Reading]
 
 
 class Pass:
     """A forward pass that waits for its backward pass; what it holds is freed with the output of the model."""
 
-    def __init__(self, halves: Halves, borrowed: Borrowed, undone: Undone, deep: frozenset[int]) -> None:
-        self._halves, self._borrowed, self._undone, self._deep = halves, borrowed, undone, deep
+    def __init__(
+        self, halves: Halves, borrowed: Borrowed, results: Results, read: Read, deep: frozenset[int]
+    ) -> None:
+        self._halves, self._borrowed, self._results = halves, borrowed, results
+        self._read, self._deep = read, deep
         self._slots: Slots = []
         self._output: Tensor | None = None
         self.learned: list[nn.Parameter] = []
 
-    def run(self, inputs: Sequence[Any]) -> Tensor:
-        """The model's output on `inputs`, through which the schedule's gradients reach its parameters."""
+    def run(self, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
+        """The model's outputs on `inputs`, through which the schedule's gradients reach its parameters."""
         self.learned = [real for real, _ in self._borrowed.pairs() if real.requires_grad]
         self._inputs = inputs
-        output: Tensor = _Step.apply(self, *self.learned)  # type: ignore[no-untyped-call]
-        return output
+        outputs: tuple[Tensor, ...] = _Step.apply(self, *self.learned)  # type: ignore[no-untyped-call]
+        return outputs
 
-    def begin(self) -> Tensor:
-        """The forward half; the caller's own copy of the output, which it may write to."""
+    def begin(self) -> tuple[Tensor, ...]:
+        """The forward half; the caller's own copies of the outputs, which it may write to."""
         with self._borrowed.lent():
             self._slots, self._output = self._halves.begin(*self._inputs)
         self._inputs = ()
-        return self._output.clone()
+        return tuple(part.clone() for part in self._results.parts(self._output))
 
     def needed(self) -> list[nn.Parameter]:
         """The weights that the backward pass reads as they are now: autograd watches over them."""
         return [p for p, alias in self._borrowed.pairs() if p.requires_grad and id(alias) in self._deep]
 
-    def finish(self, gradient: Tensor) -> list[Tensor | None]:
-        """The other half; a gradient for each parameter that learns. Raises TrainingError (A006) the second time."""
+    def finish(self, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+        """The other half, from the gradients at the outputs: a gradient for each parameter that learns.
+
+        Raises TrainingError (A006) the second time.
+        """
         slots, output = self._slots, self._output
         if output is None:
             raise TrainingError(
@@ -54,23 +62,24 @@ class Pass:
                       fix="call the model again, or add the losses and call backward() on their sum")
             )  # fmt: skip
         self._slots, self._output = [], None
-        factor, amplified, labels = self._undone(output, gradient)
+        reading = self._read(self._results.parts(output), gradients)
+        gradient = self._results.gradient(gradients)
         with self._borrowed.lent():
-            self._halves.finish(slots, gradient, factor, amplified, labels)
+            self._halves.finish(slots, gradient, reading.factor, reading.amplified, reading.loss)
         found = self._borrowed.take()
         return [found.get(id(p)) for p in self.learned]
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pending: Pass, *learned: nn.Parameter) -> Tensor:
+    def forward(ctx: Any, pending: Pass, *learned: nn.Parameter) -> tuple[Tensor, ...]:
         ctx.pending = pending
-        output = pending.begin()
+        outputs = pending.begin()
         ctx.save_for_backward(*pending.needed())
-        return output
+        return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises where a weight has changed since, or the graph is freed
-        return None, *ctx.pending.finish(gradient)
+        return None, *ctx.pending.finish(gradients)

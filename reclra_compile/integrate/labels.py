@@ -1,0 +1,249 @@
+"""From the loop's gradient at an output: the factor f, and the loss that read-outs learn in place of labels.
+
+The loop hands over no labels. They are in the gradient all the same: e_L = softmax(z) − y for cross entropy,
+2 (z − y) / C for a mean squared error, σ(z) − y for binary cross entropy. What is made of them here is a function of an
+output, in units of the loop's loss, whose gradient at z is the loop's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reclra_compile.integrate.factor import TOLERANCE, Fit, fit
+from reclra_compile.integrate.losses import Loss
+from reclra_compile.runtime.loss import LossFunction, loss_and_gradient
+
+OutputLoss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`factor` f of c = f e; `amplified`: what the loop multiplied the loss with; `doubt`: why f may be wrong; `told`:
+    f is from the gradient itself.
+    """
+
+    factor: float
+    amplified: float
+    loss: OutputLoss
+    doubt: str = ""
+    told: bool = False
+
+
+def read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: bool) -> Reading:
+    """What gradient `g` at output `z` (N, …) says; `scale` is what the loop multiplied the loss with, if it is said."""
+    if not bool((g != 0).any()):
+        return Reading(1.0, 1.0, lambda r: (r * 0.0).sum())
+    natural = 1.0 if loss.reduction == "sum" else 1.0 / len(z)
+    by_hand = natural * (1.0 if scale is None else scale)
+    if loss.kind in ("cross_entropy", ""):
+        found = _rows(z, g, loss, by_hand if scale is not None else None, natural, wants_labels)
+        if found is not None:
+            return found
+    kind, told = loss.kind, None
+    if scale is None and kind in ("", *_TOLD):
+        told = _TOLD[kind or "bce_logits"](z, g, loss)
+        kind = kind if told is None else kind or "bce_logits"
+    if kind not in _ELEMENTS:
+        doubt = "the gradient at the output is not that of a cross entropy of it" if kind and scale is None else ""
+        return Reading(by_hand, by_hand / natural, _squares(z, g, by_hand), doubt)
+    k = by_hand if loss.reduction == "sum" else by_hand * len(z) / z.numel()
+    if told is not None:
+        summed = loss.reduction == "sum" or (loss.reduction is None and abs(told - 1) < TOLERANCE.get(g.dtype, 1e-3))
+        k, by_hand = told, told if summed else told * z.numel() / len(z)
+        natural = 1.0 if summed else natural
+    doubt = "" if told is not None or scale is not None else _doubt(kind, z, g, k)
+    return Reading(by_hand, by_hand / natural, _ELEMENTS[kind](z, g, loss, k), doubt, told is not None)
+
+
+def by_labels(z: Tensor, g: Tensor, loss_fn: LossFunction, y: Any, natural: float) -> Reading:
+    """As `read` where the loop has handed the labels over: exact for any loss."""
+    _, own = loss_and_gradient(loss_fn, z, y)
+    a, b = own.double(), torch.where(g.isfinite(), g, 0.0).double()
+    length = float((a * a).sum())
+    times = float((a * b).sum()) / length if length else 1.0
+    misfit = float((b - times * a).norm()) > 10 * TOLERANCE.get(g.dtype, 1e-3) * float(b.norm())
+    doubt = "the gradient at the output is not that of loss_fn with the labels handed over" if misfit else ""
+    return Reading(times * natural, times, lambda r: loss_fn(r, y) * times, doubt)
+
+
+# Cross entropy, row by row
+
+
+def _rows(
+    z: Tensor, g: Tensor, loss: Loss, by_hand: float | None, natural: float, wants_labels: bool
+) -> Reading | None:
+    if z.ndim < 2:
+        return None
+    for axis in _axes(z, g):
+        flat = _flat(z, axis), _flat(g, axis)
+        found = fit(*flat, loss.known, wants_labels)
+        if found is not None:
+            f = by_hand or _factor(found, loss, len(z))
+            if by_hand is None and found.shared is not None:
+                exact = _rounded(f / natural, g.dtype) * natural
+                f, found = exact, replace(found, factors=found.factors * (exact / f))
+            return Reading(f, f / natural, _cross_entropy(found, axis), told=True)
+    return None
+
+
+def _factor(found: Fit, loss: Loss, samples: int) -> float:
+    """f of e = g/f per sample: 1/N of a mean, 1 of a sum, times what the loop multiplied it with."""
+    if loss.reduction == "sum" and found.shared is not None:
+        return found.shared
+    return found.total / samples
+
+
+def _rounded(times: float, dtype: torch.dtype) -> float:
+    """The likely one of the numbers that `times` cannot be told from in this precision.
+
+    That is a power of 2, as of a gradient scaler, or one divided by a small count, as of accumulation. Autocast rounds
+    the gradient, and with it what is fitted to it; a step that is told its labels has the exact one.
+    """
+    if not math.isfinite(times) or times <= 0:
+        return times
+    for count in range(1, 17, 2):
+        power = round(math.log2(times * count))
+        if abs(times * count - 2.0**power) <= torch.finfo(dtype).eps * 2.0**power:
+            return 2.0**power / count
+    return times
+
+
+def _axes(z: Tensor, g: Tensor) -> list[int]:
+    """The axes that classes may be along, the likely one first: a row of the gradient sums to 0."""
+    if z.ndim == 2:
+        return [1]
+    return sorted((1, z.ndim - 1), key=lambda axis: float(g.nan_to_num().sum(axis, dtype=torch.float32).abs().sum()))
+
+
+def _flat(x: Tensor, axis: int) -> Tensor:
+    return x.movedim(axis, -1).reshape(-1, x.shape[axis])
+
+
+def _cross_entropy(found: Fit, axis: int) -> OutputLoss:
+    """−Σ f_i y_i · log softmax(r_i)."""
+
+    def run(r: Tensor) -> Tensor:
+        assert found.labels is not None
+        rows = torch.log_softmax(_flat(r, axis), 1)
+        wanted = found.labels * found.factors[:, None]
+        return -(wanted.to(rows.dtype) * rows).sum()
+
+    return run
+
+
+# Losses of single elements: k is the factor of one element
+
+
+def _squares(z: Tensor, g: Tensor, f: float) -> OutputLoss:
+    """½ f ‖r − (z − e)‖²: whatever the loss, its gradient at z is g, and z − e is the activity that it asks for."""
+    target = _high(z) - _high(g) / f
+    return lambda r: 0.5 * f * (r - target.to(r.dtype)).square().sum()
+
+
+def _mse(z: Tensor, g: Tensor, loss: Loss, k: float) -> OutputLoss:
+    return _squares(z, g, 2 * k)
+
+
+def _bce_logits(z: Tensor, g: Tensor, loss: Loss, k: float) -> OutputLoss:
+    z, g = _high(z), _high(g)
+    w, more, s = _one(loss.weight, z), _one(loss.positive, z), torch.sigmoid(z)
+    y = (s - g / (k * w)) / (s + more * (1 - s))  # g = k w ((1 − y) σ − more · y (1 − σ))
+
+    def run(r: Tensor) -> Tensor:
+        off, on = torch.nn.functional.softplus(r), torch.nn.functional.softplus(-r)
+        return (k * w * ((1 - y) * off + more * y * on).to(r.dtype)).sum()
+
+    return run
+
+
+def _bce(z: Tensor, g: Tensor, loss: Loss, k: float) -> OutputLoss:
+    z, g, w = _high(z), _high(g), _one(loss.weight, _high(z))
+    y = z - g * z * (1 - z) / (k * w)
+
+    def run(r: Tensor) -> Tensor:
+        return -(k * w * (y * r.log().clamp_min(-100) + (1 - y) * (1 - r).log().clamp_min(-100)).to(r.dtype)).sum()
+
+    return run
+
+
+def _nll(z: Tensor, g: Tensor, loss: Loss, k: float) -> OutputLoss:
+    """The loss is linear in the log-probabilities: its gradient is all there is to know."""
+    return lambda r: (g.to(r.dtype) * r).sum()
+
+
+_ELEMENTS: dict[str, Callable[[Tensor, Tensor, Loss, float], OutputLoss]] = {
+    "mse": _mse,
+    "bce_logits": _bce_logits,
+    "bce": _bce,
+    "nll": _nll,
+}
+
+
+def _high(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _one(weight: Tensor | None, like: Tensor) -> Tensor:
+    return torch.ones((), dtype=like.dtype, device=like.device) if weight is None else weight.to(like)
+
+
+# k from the gradient, where labels are 0 or 1
+
+
+def _common(ratios: Tensor, g: Tensor) -> float | None:
+    """What all ratios have in common; None where they differ by more than rounding."""
+    big = g.abs() > 1e-3 * g.abs().max()
+    own = ratios[big & ratios.isfinite()]
+    if len(own) < 3:  # as many as it takes to tell
+        return None
+    middle = own.median()
+    near = ((own - middle).abs() <= 3 * TOLERANCE.get(g.dtype, 1e-3) * middle.abs()).all()
+    return float(own.double().mean()) if bool(near) and float(middle) > 0 else None
+
+
+def _told_logits(z: Tensor, g: Tensor, loss: Loss) -> float | None:
+    w, more, h = (_one(t, _high(z)) for t in (loss.weight, loss.positive, None))
+    h, z = h * _high(g), _high(z)
+    return _common(torch.where(g > 0, h / (w * torch.sigmoid(z)), -h / (w * more * torch.sigmoid(-z))), g)
+
+
+def _told_probabilities(z: Tensor, g: Tensor, loss: Loss) -> float | None:
+    w, h, z = _one(loss.weight, _high(z)), _high(g), _high(z)
+    return _common(torch.where(g > 0, h * (1 - z) / w, -h * z / w), g)
+
+
+def _told_nll(z: Tensor, g: Tensor, loss: Loss) -> float | None:
+    """The mean over elements that has the rows' mean: Σ f_i ÷ (samples · elements of one)."""
+    if loss.reduction != "sum":
+        return -float(g.nan_to_num().double().sum()) / z.numel()
+    axis = 1 if z.ndim > 1 else 0
+    w = _one(loss.weight, z).view(-1, *[1] * (z.ndim - 2)) if loss.weight is not None else _one(None, z)
+    return _common((-g / w).sum(axis), g.sum(axis))
+
+
+_TOLD: dict[str, Callable[[Tensor, Tensor, Loss], float | None]] = {
+    "bce_logits": _told_logits,
+    "bce": _told_probabilities,
+    "nll": _told_nll,
+}
+
+
+def _doubt(kind: str, z: Tensor, g: Tensor, k: float) -> str:
+    """Why labels that follow from k cannot be right."""
+    e = g.nan_to_num() / k
+    if kind == "bce_logits":
+        y = torch.sigmoid(z) - e
+        low, high = float(y.min()), float(y.max())
+        if low < -0.01 or high > 1.01:
+            return f"the labels that follow from the gradient reach from {low:.3g} to {high:.3g}, not from 0 to 1"
+    size, usual = float(e.float().square().mean().sqrt()), float(z.float().square().mean().sqrt())
+    if math.isfinite(size) and size > 1e3 * (1 + usual):
+        return f"the errors e_L that follow from the gradient are {size:.3g} large, where the output is {usual:.3g}"
+    return ""
