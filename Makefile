@@ -47,7 +47,7 @@ check-all: lint
 	$(PYTEST)
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open $(CURDIR)/build/site/index.html in a browser"
 
 bench: $(READY)

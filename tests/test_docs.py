@@ -1,6 +1,6 @@
 """The documentation is true: its code runs, its wirings load, its commands parse, its links resolve.
 
-Blocks are checked by their language:
+Blocks are checked by their language. One with a title is a file of that name, which later blocks of the page use:
   python   runs; a `text` block right after it is what it prints
   yaml     loads as a wiring where it has a `version:`
   console  each `$ reclra-compile …` runs, and prints the lines shown (… stands for others)
@@ -17,9 +17,12 @@ import os
 import re
 import shlex
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
@@ -32,31 +35,53 @@ from reclra_compile.spec.load import CODES, load_wiring, shipped
 from reclra_compile.spec.schema import Wiring, keys_of, part_at
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+FILES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 PAGES = [str(f.relative_to(ROOT)) for f in FILES]
 QUICK = ("compile", "wirings", "check", "schema")
+LONG = ("docs/howto-model.md",)  # torch.export, and a model of transformers
+#: languages whose blocks no test runs, and why
+UNCHECKED = {
+    "text": "what a program prints (checked after a python block), folders, other programs' commands, signatures",
+    "toml": "a part of another package's pyproject.toml; tests/test_registry.py has such a package",
+}
 FAULTY = "version: 1\ntarget: {rule: lra, betta: 0.1}\npathways:\n  - {from: output, to: {every: 2}, kernel: dens}\n"
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, its text, and the line it begins at."""
+    """One fenced block: its language, its text, the line it begins at, and the file that it is, if any."""
 
     language: str
     text: str
     line: int
+    file: str = ""
 
 
 def blocks(page: str) -> list[Block]:
     """The fenced blocks of a page, in order."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(m[1], m[2], text[: m.start()].count("\n") + 2) for m in found]
+    found = re.finditer(r'^```(\w*)(?: title="([^"\n]*)")?\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+    return [Block(m[1], m[3], text[: m.start()].count("\n") + 2, m[2] or "") for m in found]
 
 
 def with_blocks(*languages: str) -> list[str]:
     """Pages that have such blocks."""
-    return [p for p in PAGES if any(b.language in languages for b in blocks(p))]
+    return [p for p in PAGES if any(b.language in languages and not b.file for b in blocks(p))]
+
+
+def sometimes(pages: list[str]) -> list[Any]:
+    """The pages, those whose code takes long marked slow."""
+    return [pytest.param(p, marks=pytest.mark.slow) if p in LONG else p for p in pages]
+
+
+def in_order(page: str, folder: Path, language: str) -> Iterator[Block]:
+    """The page's blocks of one language, with the files that the page has named above each in the folder."""
+    for block in blocks(page):
+        if block.file:
+            (folder / block.file).write_text(block.text, encoding="utf-8")
+            sys.modules.pop(block.file.removesuffix(".py"), None)  # a page's files are modules of that page alone
+        elif block.language == language:
+            yield block
 
 
 @pytest.fixture
@@ -71,14 +96,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", with_blocks("python"))
-def test_python_blocks_run_and_print_what_is_shown(page: str, folder: Path) -> None:
+@pytest.mark.parametrize("page", sometimes(with_blocks("python")))
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec:FutureWarning")  # torch's own, where an export is run
+def test_python_blocks_run_and_print_what_is_shown(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     names: dict[str, object] = {"__name__": "docs"}
+    monkeypatch.syspath_prepend(folder)
     found = blocks(page)
-    for block, after in zip(found, [*found[1:], Block("", "", 0)], strict=True):
-        if block.language != "python":
-            continue
+    following = dict(zip(found, [*found[1:], Block("", "", 0)], strict=True))
+    for block in in_order(page, folder, "python"):
+        after = following[block]
         printed = io.StringIO()
         code = compile("\n" * (block.line - 1) + block.text, str(ROOT / page), "exec")
         with contextlib.redirect_stdout(printed):
@@ -90,7 +117,7 @@ def test_python_blocks_run_and_print_what_is_shown(page: str, folder: Path) -> N
 
 @pytest.mark.parametrize("page", with_blocks("yaml"))
 def test_wirings_load(page: str) -> None:
-    for block in (b for b in blocks(page) if b.language == "yaml"):
+    for block in (b for b in blocks(page) if b.language == "yaml" and not b.file):  # files are read by commands
         data = yaml.safe_load(block.text)
         if "version" in data:
             load_wiring(data)
@@ -100,6 +127,25 @@ def test_wirings_load(page: str) -> None:
 def test_json_blocks_are_json(page: str) -> None:
     for block in (b for b in blocks(page) if b.language == "json"):
         json.loads(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_of_a_language_that_is_checked(page: str) -> None:
+    for block in blocks(page):
+        known = {"python", "yaml", "json", "bash", "console", *UNCHECKED}
+        assert block.language in known, f"{page}:{block.line}: no test checks '{block.language}' blocks"
+        if block.file:
+            others = "".join(b.text for b in blocks(page) if b.file != block.file)
+            assert block.file.removesuffix(".py") in others, f"{page}:{block.line}: nothing uses {block.file}"
+
+
+@pytest.mark.parametrize("page", with_blocks("bash"))
+def test_make_targets_and_scripts_exist(page: str) -> None:
+    text = "\n".join(b.text for b in blocks(page) if b.language == "bash")
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) <= targets
+    scripts = re.findall(r"(?:^|\s)((?:benchmarks|examples)/[\w/]+\.py)", text)
+    assert not [s for s in scripts if not (ROOT / s).is_file()]
 
 
 def commands(block: Block) -> list[tuple[str, list[str]]]:
@@ -147,7 +193,7 @@ def quick(name: str, arguments: list[str]) -> bool:
 @pytest.mark.parametrize("page", with_blocks("bash"))
 def test_command_lines_parse_and_quick_ones_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: set[tuple[str, ...]] = set()
-    for block in (b for b in blocks(page) if b.language == "bash"):
+    for block in in_order(page, folder, "bash"):
         for command, _ in commands(block):
             arguments = words(command)
             name = parsed(arguments, monkeypatch)
@@ -159,7 +205,7 @@ def test_command_lines_parse_and_quick_ones_run(page: str, folder: Path, monkeyp
 
 @pytest.mark.parametrize("page", with_blocks("console"))
 def test_console_blocks_show_what_is_printed(page: str, folder: Path) -> None:
-    for block in (b for b in blocks(page) if b.language == "console"):
+    for block in in_order(page, folder, "console"):
         for command, shown in commands(block):
             result = run(words(command))
             assert result.exit_code == (2 if any(s.startswith("error[") for s in shown) else 0), result.output
@@ -171,17 +217,21 @@ def test_console_blocks_show_what_is_printed(page: str, folder: Path) -> None:
                 printed = printed[rest:] if not wanted else printed[rest + 1 :]
 
 
+def prose(page: Path) -> str:
+    """A page's text without its blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_relative_links_resolve(page: str) -> None:
     file = ROOT / page
-    for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8")):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(file)):
         if link.startswith(("http:", "https:")):
             continue
         path, _, anchor = link.partition("#")

@@ -12,8 +12,8 @@ Generated from the tables of the pages named on the right, where the context is.
 """
 KINDS = {
     "A": "attach", "C": "costs", "D": "data", "F": "files", "G": "diagnose", "I": "init and explain", "L": "rules",
-    "M": "models", "N": "devices and placement", "P": "plans", "R": "runs and processes", "T": "training",
-    "V": "pictures", "W": "wirings", "X": "step graphs", "Y": "reports",
+    "M": "models", "N": "devices and placement", "P": "plans", "R": "runs and processes", "S": "the simulator",
+    "T": "training", "V": "pictures", "W": "wirings", "X": "step graphs", "Y": "reports",
 }  # fmt: skip
 ROW = re.compile(r"^\| ([A-Z]\d{3}) \| (.*) \|$", re.MULTILINE)
 

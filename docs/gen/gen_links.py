@@ -14,6 +14,7 @@ from pathlib import Path
 
 LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+TO_SOURCE = re.compile(r'<a href="((?:\.\./)*source/([\w./-]+)\.html)"><code>([\w.]+)</code></a>')
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".cff": "yaml", ".js": "javascript", ".css": "css"}
 
 
@@ -59,7 +60,7 @@ def inside(text: str, page: str, root: Path, project: Mapping[str, str]) -> str:
         if path in project:
             place = project[path]
         elif (root / path).is_file():
-            place, anchor = place_of(path), anchor or _line(root / path, match[1])
+            place = place_of(path)
         else:
             return match[0]  # mkdocs says that it leads nowhere
         return f"{match[1]}({posixpath.relpath(place, folder or '.')}{anchor and '#' + anchor})"
@@ -81,13 +82,17 @@ def script_string(text: str) -> str:
     return json.dumps(text).replace("</", "<\\/")
 
 
-def _line(file: Path, label: str) -> str:
-    """The anchor of the line that defines what the link's text names last, if any does."""
-    name = re.search(r"(\w+)`?\]$", label)
-    lines = file.read_text(encoding="utf-8").splitlines()
-    wanted = re.compile(rf"\s*(?:def|class) {name[1]}\b") if name else None
-    number = next((k for k, line in enumerate(lines, 1) if wanted and wanted.match(line)), None)
-    return f"__codelineno-0-{number}" if number else ""
+def to_lines(html: str, root: Path) -> str:
+    """The page with links to source files that name a function or class leading to its line of the listing."""
+
+    def link(match: re.Match[str]) -> str:
+        lines = (root / match[2]).read_text(encoding="utf-8").splitlines()
+        wanted = re.compile(rf"\s*(?:def|class) {match[3].rpartition('.')[2]}\b")
+        number = next((k for k, line in enumerate(lines, 1) if wanted.match(line)), None)
+        anchor = f"#__codelineno-0-{number}" if number else ""
+        return f'<a href="{match[1]}{anchor}"><code>{match[3]}</code></a>'
+
+    return TO_SOURCE.sub(link, html)
 
 
 def _outside_fences(text: str, change: object) -> str:

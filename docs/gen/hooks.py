@@ -5,7 +5,6 @@ Nothing of it needs a network, and nothing is written into docs/: generated page
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,18 @@ import gen_wirings
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).resolve().parents[2]
 #: pages that stand in the root of the repository
 PROJECT = {"README.md": "project/readme.md", "CONTRIBUTING.md": "project/contributing.md",
            "CHANGELOG.md": "project/changelog.md"}  # fmt: skip
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Anchors of headings as repository viewers make them, so that a link leads to the same place in both."""
+    config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -50,8 +56,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas as MathML, which browsers draw themselves."""
-    return gen_math.formulas(html)
+    """Formulas as MathML, which browsers draw themselves, and links to functions that lead to their lines."""
+    return gen_links.to_lines(gen_math.formulas(html), ROOT)
 
 
 def on_post_build(config: MkDocsConfig, **_: Any) -> None:
@@ -62,4 +68,3 @@ def on_post_build(config: MkDocsConfig, **_: Any) -> None:
     source = re.sub(r"\n//# sourceMappingURL=.*", "", worker.read_text(encoding="utf-8"))
     text = shim.read_text(encoding="utf-8")
     shim.write_text(text.replace("/* the worker */ null", gen_links.script_string(source)), encoding="utf-8")
-    logging.getLogger("mkdocs.reclra").info("generated %s", site)
