@@ -12,7 +12,7 @@ from reclra_compile.cli.report import note
 from reclra_compile.cli.text_graph import print_graph
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
-from reclra_compile.simulate.measured import Traced, read_trace
+from reclra_compile.simulate.measured import Traced, predicted_us, read_trace
 from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.view.draw import write_picture
 from reclra_compile.view.label import time_text
@@ -57,9 +57,7 @@ def _named(plan: Plan) -> str:
 
 def _times(plan: Plan, trace: Traced | None, simulate: bool) -> dict[str, float | None]:
     """Predicted and measured microseconds of a step, and their ratio; null where one is not known."""
-    timed = any(t.us for t in plan.tasks)
-    unit = any(d.flops_per_s or d.bytes_per_s for d in plan.devices)
-    predicted = plan.simulate().makespan_us if timed and unit and (simulate or trace is not None) else None
+    predicted = predicted_us(plan) if simulate or trace is not None else None
     measured = trace.step_us if trace is not None else None
     ratio = measured / predicted if measured and predicted else None
     return {"predicted_us": predicted, "measured_us": measured, "ratio": ratio}

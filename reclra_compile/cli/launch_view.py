@@ -30,7 +30,7 @@ from reclra_compile.train.steps import Live, Step
 
 #: options that ranks get as they were given, beside the settings
 PASSED = ("data", "data_dir", "validation", "preprocess", "augment", "workers", "output", "unreached", "init",
-          "checkpoint_every", "log_every", "rank_timeout")  # fmt: skip
+          "checkpoint_every", "log_every", "rank_timeout", "trace", "trace_steps")  # fmt: skip
 
 
 @dataclass
@@ -171,6 +171,8 @@ def _arguments(setup: Setup, member: Member, options: dict[str, Any], plan: Path
     given = {name: options[name] for name in PASSED} | {name: job.flags[name] for name in SETTINGS}
     given |= {"seed": member.seed, "threads": options["threads"] or threads(ranks), "label": member.label,
               "device": device_type(setup.plans[member.label], options["device"])}  # fmt: skip
+    if member is not setup.members[0]:
+        given["trace"] = None  # of several runs the first one is recorded
     if member.folder is not None:
         given["run_dir"] = str(member.folder.parents[1])
     flags = [name for name, on in (("--top5", options["top5"]), ("--resume", job.resume)) if on]

@@ -164,6 +164,7 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
 
     from reclra_compile.cli import launches
     from reclra_compile.cli.rank_view import EventView, RankView
+    from reclra_compile.cli.trace_view import TraceFile, traced
     from reclra_compile.cli.train_setup import set_up
     from reclra_compile.cli.training_records import Records
     from reclra_compile.cli.training_results import results_json
@@ -178,7 +179,7 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
     rest = {
         "data": data_of(job.data), "training samples": job.data.count("train"), "test samples": job.data.count("test"),
         **{name: options[name] for name in ("seed", "seeds", "init", "checkpoint_every", "log_every", "validation",
-                                            "preprocess", "output", "unreached", "top5")},
+                                            "preprocess", "output", "unreached", "top5", "trace", "trace_steps")},
         "augment": job.augment, "resume": job.resume,
     }  # fmt: skip
     agree(mesh, facts_of(plan, setup.loaded, with_flags(plan.training, **job.flags), rest))
@@ -191,17 +192,19 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
         events = EventView(word.Events(folder / word.EVENTS)) if folder and not mesh.rank else None
         place.view = RankView(heartbeat, events, options["log_every"])
         for member in setup.members:
-            job.run(member, place.view)
+            job.run(member, traced(place.view, member, setup.members, options))
         return None
     records = Records(setup, options, lambda plan: mesh.count)
+    trace = TraceFile(options["trace"])
     with TrainingView(setup, options["as_json"], records) as view:
         place.view = RankView(heartbeat, view, options["log_every"])
         for member in setup.members:
-            results.append(job.run(member, place.view))
+            results.append(job.run(member, traced(place.view, member, setup.members, options)))
     if options["as_json"]:
         return results_json(setup, results)
     view.summary(results)
-    view.files({"log": options["log"], "TensorBoard": options["tensorboard"], "checkpoints": options["run_dir"]})
+    view.files({"log": options["log"], "TensorBoard": options["tensorboard"], "checkpoints": options["run_dir"],
+                "trace": trace.said(plan)})  # fmt: skip
     return None
 
 

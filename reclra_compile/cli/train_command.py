@@ -73,6 +73,7 @@ def _train(options: dict[str, Any]) -> str | None:
 
     from reclra_compile.cli.launch_view import check_launch, check_options, launched, processes
     from reclra_compile.cli.rank_view import StepLog
+    from reclra_compile.cli.trace_view import TraceFile, traced
     from reclra_compile.cli.train_setup import set_up
     from reclra_compile.cli.training_records import Records
     from reclra_compile.cli.training_results import results_json
@@ -91,13 +92,15 @@ def _train(options: dict[str, Any]) -> str | None:
     records = Records(setup, options, lambda plan: processes(plan, options) or 1)
     view = TrainingView(setup, options["as_json"], records)
     results: list[Result] = []
+    trace = TraceFile(options["trace"])
     try:
         with view:
             for member in setup.members:
                 if processes(setup.plans[member.label], options):
                     results.append(launched(setup, member, options, view))
                 else:
-                    results.append(setup.job.run(member, StepLog(view, options["log_every"])))
+                    watcher = StepLog(view, options["log_every"])
+                    results.append(setup.job.run(member, traced(watcher, member, setup.members, options)))
     except (TrainingError, DataError, RankError):
         view.summary(results)
         raise
@@ -105,7 +108,8 @@ def _train(options: dict[str, Any]) -> str | None:
         return results_json(setup, results)
     view.summary(results)
     view.files({"error graph": options["graph"], "log": options["log"], "TensorBoard": options["tensorboard"],
-                "checkpoints": options["run_dir"]})  # fmt: skip
+                "checkpoints": options["run_dir"],
+                "trace": trace.said(setup.plans[setup.members[0].label])})  # fmt: skip
     return None
 
 

@@ -13,6 +13,16 @@ DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "folder", "imagefolder")
 PREPROCESS = ("none", "standardize", "gcn", "gcn_zca")
 AUGMENT = ("none", "flip", "crop_flip", "resized_crop_flip")
 
+
+
+def _steps(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    first, dash, last = text.partition("-")
+    numbers = (first, last if dash else first)
+    if not all(n.isascii() and n.isdigit() and int(n) for n in numbers) or int(numbers[0]) > int(numbers[1]):
+        raise click.BadParameter(f"'{text}' is no step or range of steps, such as 7 or 2-5")
+    return "-".join(numbers)
+
+
 _DATA = (
     click.option("--data", type=click.Choice(DATA), help="data set  [default: what MODEL's file brings, else digits]"),
     click.option("--data-dir", metavar="DIR", help="where the data set's files are  [default: $RECLRA_DATA]"),
@@ -73,6 +83,10 @@ _RUNS = (
                  help="write single steps too, every so many, to --log and --tensorboard  [default: 0, none]"),
     click.option("--tensorboard", type=click.Path(file_okay=False), metavar="DIR",
                  help="write every run for TensorBoard, in DIR/<wiring>/seed<k>"),
+    click.option("--trace", type=click.Path(dir_okay=False), metavar="FILE",
+                 help="record when the tasks of some steps run, for ui.perfetto.dev and `graph --trace`"),
+    click.option("--trace-steps", default="2-5", metavar="A-B", callback=_steps,
+                 help="which steps --trace records  [default: 2-5]"),
     click.option("--json", "as_json", is_flag=True, help="print the results as JSON"),
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ from reclra_compile.distributed.wire import WireError
 from reclra_compile.errors import Fault, PlanError, RankError
 from reclra_compile.ir import Plan
 from reclra_compile.runtime.discrepancy import Discrepancy
+from reclra_compile.runtime.recorder import Recorders
 
 Make = Callable[[LocalMesh], RankProgram]
 R = TypeVar("R")
@@ -82,6 +83,13 @@ class ThreadedProgram:
                                   fix="load the matching checkpoint"))  # fmt: skip
         for stage, found in zip(self.stages, stages, strict=True):
             stage.load_state_dict(found)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[Recorders]:
+        """`with program.recording() as recorder:` keeps when the tasks of steps run on each device."""
+        with contextlib.ExitStack() as stack:
+            each = [stack.enter_context(stage.recording()) for stage in self.stages]
+            yield Recorders(self.plan, each)
 
     def close(self) -> None:
         """End the threads; the model keeps what it has learned."""

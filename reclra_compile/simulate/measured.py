@@ -17,6 +17,7 @@ from reclra_compile.errors import Fault, Location, UserError
 from reclra_compile.files import write_atomically
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
+from reclra_compile.placement.times import unit_of
 from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.simulate.trace import COMPUTE
 from reclra_compile.view.recorded import Recorded
@@ -35,7 +36,9 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What a file says: the step of median length, the lengths of all, samples in each, and whose tasks they are."""
+    """What a file says: the step of median length, the lengths of all, whose tasks they are, and the samples in each
+    that one copy of the model sees.
+    """
 
     recorded: Recorded
     steps_us: tuple[float, ...]
@@ -61,6 +64,18 @@ class Traced:
             return plan
         resized = retargeted(plan, Machine(), self.batch)
         return resized if digest(resized) == digest(plan) else plan
+
+    def against(self, plan: Plan) -> float | None:
+        """Measured ÷ predicted time of a step of the plan it is of; None where the plan's devices have no rates."""
+        predicted = predicted_us(self.fits(plan))
+        return self.step_us / predicted if predicted else None
+
+
+def predicted_us(plan: Plan) -> float | None:
+    """The simulated step of a plan; None where no device has a rate, or tasks have no times."""
+    if unit_of(plan.devices) != "us" or not any(t.us for t in plan.tasks):
+        return None
+    return plan.simulate().makespan_us
 
 
 def digest(plan: Plan) -> str:
