@@ -109,7 +109,7 @@ function counterpart(thing, plan) {
   return same.find((p) => plan.regions[p.source].name === source) || same[0] || null;
 }
 function chosen() {
-  return plans[state.plan].byKey.get(state.over || state.pinned) || null;
+  return plans[state.plan].byKey.get(state.pinned || state.over) || null;
 }
 function choose(plan, key, keep) {
   const same = state.plan === plan && state.pinned === key;

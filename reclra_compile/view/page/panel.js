@@ -3,10 +3,21 @@ const panel = $("panel");
 let described;
 
 function describe() {
-  const thing = chosen(), name = `${state.plan}${thing?.key}${state.wave}`;
+  const thing = chosen(), folded = thing?.kind === "block" && graphs[state.plan].folded.has(thing.index), name = `${state.plan}${thing?.key}${folded}`;
   if (described === name) return;
   described = name;
+  const inside = panel.contains(document.activeElement);
   panel.replaceChildren();
+  fill(thing);
+  /* whoever chose something here goes on from here */
+  if (inside) {
+    const head = panel.querySelector("h2");
+    head.tabIndex = -1;
+    head.focus();
+  }
+}
+
+function fill(thing) {
   if (!thing) return hint();
   const home = plans[state.plan], other = plans.length > 1 ? plans[1 - state.plan] : null;
   panel.append(make("h2", thing.name));

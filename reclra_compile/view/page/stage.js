@@ -202,10 +202,9 @@ class Graph {
   listen() {
     const stage = this.stage, keyOf = (e) => e.target.closest?.("[data-key]")?.dataset.key;
     stage.addEventListener("pointerover", (e) => {
-      if (this.drag) return;
+      /* what was chosen stays, whatever the pointer passes */
       const key = keyOf(e) || null;
-      if (key === state.over && (!key || state.plan === this.number)) return;
-      if (state.pinned && state.plan !== this.number) return;
+      if (this.drag || state.pinned || (key === state.over && (!key || state.plan === this.number))) return;
       if (key) state.plan = this.number;
       state.over = key;
       show();
