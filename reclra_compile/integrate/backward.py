@@ -36,13 +36,21 @@ class Pass:
         """The model's outputs on `inputs`, through which the schedule's gradients reach its parameters."""
         self.learned = [real for real, _ in self._borrowed.pairs() if real.requires_grad]
         self._inputs = inputs
-        outputs: tuple[Tensor, ...] = _Step.apply(self, *self.learned)  # type: ignore[no-untyped-call]
+        self._wanted = [k for k, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+        if not self._halves.pulled.issuperset(self._wanted):
+            raise TrainingError(
+                Fault("A008", "an input of the model wants a gradient, which this plan cannot give: its first regions "
+                      "do not learn, or pass the input on past their error", fix="detach the input, or attach with "
+                      'wiring="backprop"')
+            )  # fmt: skip
+        into = [*(inputs[k] for k in self._wanted), *self.learned]
+        outputs: tuple[Tensor, ...] = _Step.apply(self, *into)  # type: ignore[no-untyped-call]
         return outputs
 
     def begin(self) -> tuple[Tensor, ...]:
         """The forward half; the caller's own copies of the outputs, which it may write to."""
         with self._borrowed.lent():
-            self._slots, self._output = self._halves.begin(*self._inputs)
+            self._slots, self._output = self._halves.begin(self._inputs, self._wanted)
         self._inputs = ()
         return tuple(part.clone() for part in self._results.parts(self._output))
 
@@ -51,7 +59,7 @@ class Pass:
         return [p for p, alias in self._borrowed.pairs() if p.requires_grad and id(alias) in self._deep]
 
     def finish(self, gradients: Sequence[Tensor]) -> list[Tensor | None]:
-        """The other half, from the gradients at the outputs: a gradient for each parameter that learns.
+        """The other half, from the gradients at the outputs: those of inputs that want one, then of parameters.
 
         Raises TrainingError (A006) the second time.
         """
@@ -65,14 +73,14 @@ class Pass:
         reading = self._read(self._results.parts(output), gradients)
         gradient = self._results.gradient(gradients)
         with self._borrowed.lent():
-            self._halves.finish(slots, gradient, reading.factor, reading.amplified, reading.loss)
+            at_inputs = self._halves.finish(slots, gradient, reading.factor, reading.amplified, reading.loss)
         found = self._borrowed.take()
-        return [found.get(id(p)) for p in self.learned]
+        return [*at_inputs, *(found.get(id(p)) for p in self.learned)]
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pending: Pass, *learned: nn.Parameter) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, pending: Pass, *into: Tensor) -> tuple[Tensor, ...]:
         ctx.pending = pending
         outputs = pending.begin()
         ctx.save_for_backward(*pending.needed())

@@ -39,12 +39,20 @@ def read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: bo
     """What gradient `g` at output `z` (N, …) says; `scale` is what the loop multiplied the loss with, if it is said."""
     if not bool((g != 0).any()):
         return Reading(1.0, 1.0, lambda r: (r * 0.0).sum())
+    found = _read(z, g, loss, scale, wants_labels)
+    overflown = bool(found.doubt) and not bool(g.isfinite().all())  # a gradient scaler will skip this step
+    return replace(found, doubt="") if overflown else found
+
+
+def _read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: bool) -> Reading:
     natural = 1.0 if loss.reduction == "sum" else 1.0 / len(z)
     by_hand = natural * (1.0 if scale is None else scale)
     if loss.kind in ("cross_entropy", ""):
         found = _rows(z, g, loss, by_hand if scale is not None else None, natural, wants_labels)
         if found is not None:
             return found
+    if not bool(g.isfinite().all()):  # nothing to learn from: a gradient scaler leaves such a step out
+        return Reading(by_hand, by_hand / natural, _squares(z, g, by_hand))
     kind, told = loss.kind, None
     if scale is None and kind in ("", *_TOLD):
         told = _TOLD[kind or "bce_logits"](z, g, loss)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reclra_compile.runtime.precision import autocast_of, outside_autocast
 from reclra_compile.runtime.program import Program
+from reclra_compile.runtime.region import SplitRegion
 from reclra_compile.runtime.state import Slots, StepState
 
 
@@ -35,18 +36,38 @@ class Halves:
         self._after = [k for k in range(len(tasks)) if k not in set(ahead) and tasks[k].kind != "L"]
         slot = program._linked.slot
         self._output, self._gradient, self._loss = slot(root.reads[0]), slot("d.loss"), slot("loss")
+        #: positions of the inputs whose gradient the regions that read them can give
+        self.pulled = frozenset(k for k, (name, _, _) in enumerate(program.plan.inputs) if self._pulls(name))
 
-    def begin(self, *inputs: Any) -> tuple[Slots, Tensor]:
-        """The forward pass on the program's inputs: its live values, for `finish`, and the output, detached."""
+    def _pulls(self, name: str) -> bool:
+        """True where all regions that read this input take a VJP of all that they compute from it."""
+        plan, linked = self._program.plan, self._program._linked
+        updated = {t.subject for t in plan.tasks if t.kind == "U"}
+        for region in (r for r in plan.regions if name in r.inputs):
+            code = linked.codes[region.name]
+            at_tail = isinstance(code, SplitRegion) and region.inputs.index(name) in code.tail_inputs
+            if region.name not in updated or at_tail or code.rerun is not None:
+                return False
+        return True
+
+    def begin(self, inputs: Sequence[Any], wanted: Sequence[int] = ()) -> tuple[Slots, Tensor]:
+        """The forward pass on the program's inputs: its live values, for `finish`, and the output, detached.
+
+        `wanted`: positions of the inputs whose gradients `finish` returns.
+        """
         program = self._program
+        given = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
+        leaves = tuple(given[k].requires_grad_(True) for k in wanted)
         with torch.no_grad():
-            slots: Slots = program._filled(inputs, StepState(autocast=autocast_of(inputs), given=True))
+            slots: Slots = program._filled(given, StepState(autocast=autocast_of(given), given=True, leaves=leaves))
             for k in self._ahead:
                 program._steps[k](slots)
         return slots, slots[self._output]
 
-    def finish(self, slots: Slots, gradient: Tensor, factor: float, amplified: float, target: Any) -> None:
-        """Everything else: adds to `.grad` as `step` does.
+    def finish(
+        self, slots: Slots, gradient: Tensor, factor: float, amplified: float, target: Any
+    ) -> list[Tensor | None]:
+        """Everything else: adds to `.grad` as `step` does; returns the gradients of the inputs that want one.
 
         `gradient`: that of the loop's loss at the output, in the output's shape. It is `factor` · e_L, with e_L per
         sample; `amplified` times what the loss alone would give. `target`: what read-outs of the output's region are
@@ -62,6 +83,7 @@ class Halves:
             state.finish()
         self._program._discrepancy = state.discrepancy
         slots.clear()
+        return [leaf.grad for leaf in state.leaves]
 
 
 def reads_labels(tasks: Sequence[Any]) -> bool:

@@ -162,7 +162,7 @@ def _run(code: WholeRegion | SplitRegion, live: Live, values: Sequence[Any]) -> 
         return code.run(*inputs)
 
 
-def vjp(live: Live, cotangents: Cotangents, learned: Sequence[nn.Parameter]) -> None:
+def vjp(live: Live, cotangents: Cotangents, learned: Sequence[Tensor]) -> None:
     """E5: accumulate the VJP of the region's roots into `.grad` of the parameters and of the listened-to inputs."""
     given = [
         (r, c)

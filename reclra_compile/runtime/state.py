@@ -34,7 +34,7 @@ class StepState:
     it. A gradient of the microbatch's own loss times `share` is one of the batch's loss: 1 for a sum. `seen`: output
     and gradient at the loss, while it is not known whether the loss can be cut. `lane` counts the microbatches of this
     process, `number` those of all, of which there are `parts`. `given`: the scale comes from outside, with a gradient
-    that is `amplified` (by a gradient scaler, say) times that of the loss.
+    that is `amplified` (by a gradient scaler, say) times that of the loss. `leaves`: inputs that want a gradient.
     """
 
     scale: float = 1.0
@@ -54,6 +54,7 @@ class StepState:
     lane: int = 0
     given: bool = False
     amplified: float = 1.0
+    leaves: tuple[Tensor, ...] = ()
 
     def scaled(self, reduction: str, rows: int) -> None:
         """Set scale and share for a loss over `rows` of this microbatch, where they are not given."""
@@ -78,7 +79,8 @@ class StepState:
         """Run the waiting weight updates in one call of autograd, whose overhead they share."""
         ready = [(r, c, ps) for r, c, ps in self.pending if r.requires_grad]
         if ready:
-            into = dict.fromkeys(p for _, _, ps in ready for p in ps if p.requires_grad)
+            into: dict[Tensor, None] = dict.fromkeys(p for _, _, ps in ready for p in ps if p.requires_grad)
+            into |= dict.fromkeys(self.leaves)
             torch.autograd.backward([r for r, _, _ in ready], [c for _, c, _ in ready], inputs=list(into))
 
 

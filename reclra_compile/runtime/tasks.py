@@ -247,7 +247,7 @@ def _update(task: Task, linked: Linked) -> Step:
     def run(v: Slots) -> None:
         live, given = v[h], v[e] if whole else (v[e].c,)
         if not (adds and accumulate(live, given, learned)):
-            vjp(live, given, learned)
+            vjp(live, given, learned + v[0].leaves)
         for slot, positions in edges:
             v[slot] = tuple(total([heard(live, k) for k in ks]) for ks in positions)
 
