@@ -246,6 +246,12 @@ class Plan:
 
         return format_plan(self)
 
+    def _repr_html_(self) -> str:
+        """The plan as notebooks show it."""
+        from reclra_compile.view.notebook import to_notebook
+
+        return to_notebook(self)
+
     @classmethod
     def parse(cls, text: str, file: str = "<plan>") -> Plan:
         """Read a plan from its text; raises PlanError that lists every malformed line."""

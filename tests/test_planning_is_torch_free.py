@@ -9,7 +9,8 @@ from conftest import ROOT
 
 MODULES = (
     "ir", "text", "verify", "errors", "arrange", "machine", "spec.load", "spec.resolve", "spec.advice",
-    "rules.catalogue", "rules.registry", "rules.shipped", "view.draw", "cli.main",
+    "rules.catalogue", "rules.registry", "rules.shipped", "view.draw", "view.ascii", "view.notebook",
+    "cli.main", "cli.graph_view",
 )  # fmt: skip
 PACKAGES = ("schedule", "placement", "simulate", "auto", "cost")  #: all of each
 

@@ -91,6 +91,11 @@ class ThreadedProgram:
             each = [stack.enter_context(stage.recording()) for stage in self.stages]
             yield Recorders(self.plan, each)
 
+    def _repr_html_(self) -> str:
+        from reclra_compile.view.notebook import to_notebook
+
+        return to_notebook(self.plan)
+
     def close(self) -> None:
         """End the threads; the model keeps what it has learned."""
         self._threads.shutdown()

@@ -338,6 +338,13 @@ class Program:
                     return task.subject
         return None
 
+    def _repr_html_(self) -> str:
+        """The program as notebooks show it: its plan, and how many synapses learn."""
+        from reclra_compile.view.notebook import to_notebook
+
+        learned = sum(p.numel() for p in self.synapse_parameters())
+        return to_notebook(self.plan, (("learned synapses", f"{learned:,}"),))
+
     def __repr__(self) -> str:
         learned = sum(p.numel() for p in self.synapse_parameters())
         return (
