@@ -1,17 +1,17 @@
-"""`program.compile_step()`: the program's step through torch.compile, with a step graph for each kind of batch."""
+"""`program.compile_step()`, and what torch.compile(program.step) finds: step graphs, compiled by torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reclra_compile.errors import Fault, UserError
-from reclra_compile.export.batch import example, signature
-from reclra_compile.export.ready import even_weights
-from reclra_compile.export.step_graph import StepGraph, step_graph
-from reclra_compile.runtime.precision import autocast_of
+from reclra_compile.export.graphs import Graphs
+from reclra_compile.export.step_graph import StepGraph
+from reclra_compile.runtime.precision import outside_autocast
 from reclra_compile.runtime.program import Program
 
 
@@ -26,19 +26,17 @@ class CompiledStep:
     def __init__(self, program: Program, backend: Any = "inductor", **options: Any) -> None:
         self.program, self.backend = program, backend
         self.options = {"fullgraph": True, "dynamic": False} | options
-        self.graphs: dict[Any, StepGraph] = {}  #: the step graphs so far
+        self.graphs = Graphs(program)  #: the step graphs so far: `graphs.made`
         self._run: dict[Any, Any] = {}
-        self._modules = list(dict.fromkeys(m for top in (program.model, *program._regions()) for m in top.modules()))
-        self._parameters = dict([*program.model.named_parameters(), *program.synapses.named_parameters()])
 
     def __call__(self, *batch: Any) -> Tensor:
         """One step on `*inputs, target`; the loss, detached."""
-        key = self._key(batch)
+        key = self.graphs.key(batch)
         if key not in self._run:
-            self._compile(key, batch)
-        else:
-            even_weights(self.program, batch)
-        with torch.no_grad():
+            self._run[key] = self._compiled(self.graphs.of(key, batch))
+        elif self.graphs.even:
+            self.graphs.even.check(batch)
+        with torch.no_grad(), outside_autocast(batch[0].device.type):
             try:
                 loss, grads = self._run[key](*batch)
             except Exception as error:
@@ -46,23 +44,15 @@ class CompiledStep:
                     raise
                 del self._run[key]
                 raise self._failed(error) from error
-            self._add(grads)
+        self.graphs.add(grads)
         result: Tensor = loss
         return result
 
-    def _key(self, batch: Any) -> Any:
-        """What a graph is made for: the batch, modes of modules, autocast, and which parameters learn."""
-        modes = tuple(m.training for m in self._modules)
-        learns = tuple(p.requires_grad for p in self._parameters.values())
-        return signature(batch), modes, autocast_of(batch), learns
-
-    def _compile(self, key: Any, batch: Any) -> None:
-        graph = step_graph(self.program, *example(self.program, batch))
-        self.graphs[key] = graph
+    def _compiled(self, graph: StepGraph) -> Any:
         # the generated code itself: each has a cache of torch.compile's for itself, and the batch is known to fit
         plain = type(graph).plain.__get__(graph)  # type: ignore[attr-defined]
         try:
-            self._run[key] = torch.compile(plain, backend=self.backend, **self.options)
+            return torch.compile(plain, backend=self.backend, **self.options)
         except Exception as error:
             raise self._failed(error) from error
 
@@ -73,15 +63,32 @@ class CompiledStep:
                   fix="Inductor needs a C++ compiler for CPUs and Triton for GPUs; backend='aot_eager' needs neither")
         )  # fmt: skip
 
-    def _add(self, grads: dict[str, Tensor]) -> None:
-        for name, grad in grads.items():
-            p = self._parameters[name]
-            if p.grad is None:
-                p.grad = grad
-            else:
-                p.grad.add_(grad)
-
 
 def _of_compiler(error: Exception) -> bool:
     """True for what torch.compile raises about itself or its backend."""
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def seen_by_compiler(program: Program, batch: Sequence[Any]) -> Tensor:
+    """`program.step` while torch.compile looks at it: the step graph, which it can compile, in place of the tasks.
+
+    Finding the graph and setting `.grad` are left to Python, so the compiler sees two breaks.
+    """
+    graph = _graph(program, batch)
+    loss, grads = graph(*batch)
+    _add(program, grads)
+    result: Tensor = loss
+    return result
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _graph(program: Program, batch: Sequence[Any]) -> StepGraph:
+    if program._graphs is None:
+        program._graphs = Graphs(program)
+    graphs: Graphs = program._graphs
+    return graphs.of(graphs.key(batch), batch)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _add(program: Program, grads: dict[str, Tensor]) -> None:
+    program._graphs.add(grads)

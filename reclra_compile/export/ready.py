@@ -8,10 +8,9 @@ from torch import Tensor
 
 from reclra_compile.errors import Fault, UserError
 from reclra_compile.export.sandbox import untouched
-from reclra_compile.runtime.microbatch import microbatches
+from reclra_compile.export.weights import Even
 from reclra_compile.runtime.program import Program
 from reclra_compile.runtime.randomness import is_random
-from reclra_compile.runtime.shares import shares
 
 
 def ready(program: Program, batch: Sequence[Tensor]) -> None:
@@ -19,7 +18,9 @@ def ready(program: Program, batch: Sequence[Tensor]) -> None:
     not one process's whole step, X006 to X008 where a graph would not do what the step does."""
     _whole(program)
     _plain(program)
-    even_weights(program, batch)
+    even = Even.of(program)
+    if even:
+        even.check(batch)
     linked = program._linked
     if linked.reduction is None or (program._unchecked and not linked.alone):
         with untouched(program):
@@ -53,19 +54,4 @@ def _plain(program: Program) -> None:
         raise UserError(
             Fault("X008", f"parameter '{hooked}' has a hook that runs once its gradient is there, which a graph cannot",
                   fix="make the graph before register_post_accumulate_grad_hook, or call the hook yourself")
-        )  # fmt: skip
-
-
-def even_weights(program: Program, batch: Sequence[Tensor]) -> None:
-    """Raise X006 where microbatches count for more or less than their samples: a graph's weights are fixed."""
-    count = program.plan.schedule.microbatches
-    if count == 1:
-        return
-    parts = microbatches(batch, count, program._fewest)
-    sizes = [n for n, _ in parts]
-    weights = shares(program.loss_fn, [values[-1] for _, values in parts], sizes)
-    if any(abs(w - n / sum(sizes)) > 1e-6 for w, n in zip(weights, sizes, strict=True)):
-        raise UserError(
-            Fault("X006", "labels that are ignored, or classes of unequal weight, make microbatches count unequally: "
-                  "that depends on the labels", fix="compile with microbatches=1 for the graph")
         )  # fmt: skip

@@ -72,9 +72,19 @@ def record(program: Program, batch: Sequence[Tensor]) -> Recorded:
         graph = make_fx(step)(list(held.values()), list(batch))
     torch.clear_autocast_cache()
     for node in graph.graph.nodes:
-        if torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()):
+        if _sized_by_values(node):
             raise _depends(node.meta.get("task"), f"{node.target} gives a tensor whose size depends on values")
     return Recorded(graph, held, tuple(learned))
+
+
+def _sized_by_values(node: fx.Node) -> bool:
+    """True for operations whose result has as many elements as a condition holds for."""
+    if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+        return False
+    if node.target is not torch.ops.aten.index.Tensor:
+        return True
+    masks = [i.meta["tensor_meta"].dtype for i in node.all_input_nodes[1:] if "tensor_meta" in i.meta]
+    return torch.bool in masks or torch.uint8 in masks
 
 
 def _steps(program: Program) -> list[Step]:

@@ -21,22 +21,26 @@ class Ref:
 
 @dataclass(frozen=True)
 class Saved:
-    """Nodes in order as (kind, name, target, args, kwargs, meta), and the tensors that they read by path."""
+    """Nodes in order as (kind, name, target, args, kwargs, meta), the tensors that they read by path, the comments, and
+    what is known of the batch."""
 
     nodes: tuple[tuple[str, str, Any, Any, Any, dict[str, Any]], ...]
     tensors: dict[str, Tensor]
     titles: dict[str, str]
     expected: Any
+    even: Any = None
 
     @classmethod
-    def of(cls, graph: fx.Graph, tensors: dict[str, Tensor], titles: Mapping[str, str], expected: Any) -> Saved:
+    def of(
+        cls, graph: fx.Graph, tensors: dict[str, Tensor], titles: Mapping[str, str], expected: Any, even: Any
+    ) -> Saved:
         """The plain form of a graph."""
         nodes = tuple(
             (n.op, n.name, _named(n.target), _by_name(n.args), _by_name(n.kwargs),
              {key: n.meta[key] for key in ("task", "tensor_meta") if key in n.meta})
             for n in graph.nodes
         )  # fmt: skip
-        return cls(nodes, tensors, dict(titles), expected)
+        return cls(nodes, tensors, dict(titles), expected, even)
 
     def graph(self) -> fx.Graph:
         """The graph again."""

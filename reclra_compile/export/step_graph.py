@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
 
@@ -17,6 +18,8 @@ from reclra_compile.export.record import record
 from reclra_compile.export.saved import Saved
 from reclra_compile.export.text import Sections, without_frees
 from reclra_compile.export.tidy import tidied
+from reclra_compile.export.weights import Even
+from reclra_compile.runtime.precision import outside_autocast
 from reclra_compile.runtime.program import Program
 
 
@@ -25,11 +28,12 @@ class StepGraph(fx.GraphModule):
 
     It reads and, where a step does, writes the program's own tensors (`self.model`, `self.synapses`), so it stays in
     step with training; it sets no `.grad`. `node.meta["task"]` says which task of the plan an operation is of. Raises
-    UserError (X003) for a batch of other shapes than it was made for.
+    UserError (X003) for a batch of other shapes than it was made for, and X006 for labels that it cannot cut.
     """
 
     expected: Signature = ()  #: shape, precision and device of what it is called with
     titles: dict[str, str]  #: the comment above each value, by its name
+    even: Even | None = None  #: what is looked at in a batch of several microbatches
 
     def recompile(self) -> PythonCode:
         """As `GraphModule.recompile`; the new code checks its batch too."""
@@ -50,7 +54,8 @@ class StepGraph(fx.GraphModule):
     def saved(self) -> Saved:
         """The graph as plain data, with the tensors that it reads."""
         paths = dict.fromkeys(str(n.target) for n in self.graph.nodes if n.op == "get_attr")
-        return Saved.of(self.graph, {path: _tensor(self, path) for path in paths}, self.titles, self.expected)
+        tensors = {path: _tensor(self, path) for path in paths}
+        return Saved.of(self.graph, tensors, self.titles, self.expected, self.even)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StepGraph:
         """A step graph with tensors of its own."""
@@ -62,7 +67,7 @@ class StepGraph(fx.GraphModule):
 
 def loaded(saved: Saved) -> StepGraph:
     """A step graph from its plain data."""
-    return assembled(saved.graph(), saved.tensors, saved.titles, saved.expected)
+    return assembled(saved.graph(), saved.tensors, saved.titles, saved.expected, saved.even)
 
 
 def step_graph(program: Program, *batch: Any) -> StepGraph:
@@ -80,18 +85,20 @@ def step_graph(program: Program, *batch: Any) -> StepGraph:
     parts = {node.name: node.meta["task"] for node in graph.nodes if "task" in node.meta}
     several = any(part.microbatch for part in parts.values())
     titles = {name: part.title(several) for name, part in parts.items()}
-    made = assembled(graph, tensors, titles, signature(values))
+    made = assembled(graph, tensors, titles, signature(values), Even.of(program))
     for name, module in (("model", program.model), ("synapses", program.synapses)):
         made.add_module(name, module)  # not the tensors alone: `module.to()` replaces buffers
     made.graph.lint()
     return made
 
 
-def assembled(graph: fx.Graph, tensors: dict[str, Tensor], titles: dict[str, str], expected: Signature) -> StepGraph:
+def assembled(
+    graph: fx.Graph, tensors: dict[str, Tensor], titles: dict[str, str], expected: Signature, even: Even | None
+) -> StepGraph:
     """A step graph from its parts; `tensors` by the paths at which the graph reads them."""
     graph.on_generate_code(Sections(titles).after)
     made = StepGraph(tensors, graph, "StepGraph")
-    made.expected, made.titles = expected, titles
+    made.expected, made.titles, made.even = expected, titles, even
     made.graph.lint()
     return made
 
@@ -110,7 +117,10 @@ def _checking(plain: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: StepGraph, *batch: Any) -> Any:
         if self.expected and signature(batch) != self.expected:
             raise other_batch(self.expected, batch)
-        return plain(self, *batch)
+        if self.even and not torch.compiler.is_compiling():
+            self.even.check(batch)
+        with outside_autocast(batch[0].device.type):  # precision is that of the operations as they stand
+            return plain(self, *batch)
 
     return forward
 

@@ -64,6 +64,7 @@ class Program:
         self.own_streams = any(draws(task, linked) for task in plan.tasks)
         self._delayed = Delayed(self) if plan.schedule.staleness else None
         self._discrepancy: dict[str, Tensor] | None = None
+        self._graphs: Any = None  # step graphs, for torch.compile
         self._unchecked = True  # whether the loss of a batch is made of those of its microbatches
         self._fewest = fewest_samples(m for modules in linked.modules.values() for m in modules)
 
@@ -86,6 +87,10 @@ class Program:
             raise TrainingError(
                 Fault("T003", f"step takes {len(self._inputs)} input(s) and a target, not {len(batch)} arguments")
             )
+        if torch.compiler.is_compiling():  # torch.compile(program.step)
+            from reclra_compile.export.compiled import seen_by_compiler
+
+            return seen_by_compiler(self, batch)
         with torch.no_grad(), self.recorder or _PLAIN, self._delayed or _PLAIN:
             return self._whole(batch) if self._linked.alone else self._parts(batch)
 
