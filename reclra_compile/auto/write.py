@@ -39,7 +39,7 @@ def yaml_text(about: Sequence[str], sections: Mapping[str, Any], entries: Sequen
     late = ("overrides", "training")  # settings that one reads after the pathways
     early = {k: v for k, v in sections.items() if k not in late}
     for key, value in early.items():
-        lines += _section(key, value)
+        lines += section(key, value)
     lines.append("pathways:")
     for entry in entries:
         lines += [f"  # {line}" for text in entry.comment for line in textwrap.wrap(text, WIDTH - 4, **_INDENT)]
@@ -47,11 +47,11 @@ def yaml_text(about: Sequence[str], sections: Mapping[str, Any], entries: Sequen
         lines += _wrapped("  - ", flow(pairs), "     ")
     for key in late:
         if sections.get(key):
-            lines += _section(key, sections[key])
+            lines += section(key, sections[key])
     return "\n".join(lines) + "\n"
 
 
-def _section(key: str, value: Any) -> list[str]:
+def section(key: str, value: Any) -> list[str]:
     if value is None or value in ([], {}, ""):
         return []
     if isinstance(value, list):

@@ -27,7 +27,7 @@ FIRST = """\b
 Try first:
   reclra-compile examples/mlp_digits.py           who hears whom, and what a step costs
   reclra-compile train examples/mlp_digits.py --compare backprop
-  reclra-compile init model.py --out my.yaml      a wiring for your own model, with comments"""
+  reclra-compile init model.py --out my.yaml      a wiring of your own to edit"""
 
 
 class Commands(DefaultGroup):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from reclra_compile.cli.diagnose_command import diagnose
 from reclra_compile.cli.explain_command import explain
 from reclra_compile.cli.graph_command import graph
 from reclra_compile.cli.group import DEFAULT, FIRST, Commands
+from reclra_compile.cli.init_command import init
 from reclra_compile.cli.profile_command import profile
 from reclra_compile.cli.regions_command import regions
 from reclra_compile.cli.reproduce_command import reproduce
@@ -70,8 +71,8 @@ def main(ctx: click.Context) -> None:
 
 
 for _command in (
-    compile_, train, graph, diagnose, regions, profile, check, wirings, schema, reproduce, search, simulate, explain,
-    completion,
+    compile_, init, train, graph, diagnose, regions, profile, check, wirings, schema, reproduce, search, simulate,
+    explain, completion,
 ):  # fmt: skip
     main.add_command(_command)
 complete_by_name(main)

@@ -7,6 +7,7 @@ import json
 import click
 
 from reclra_compile.cli.errors import Faults, reports_errors
+from reclra_compile.cli.options import meta_option, output_option
 from reclra_compile.errors import Notice
 
 
@@ -32,9 +33,11 @@ def wirings(as_json: bool) -> str:
 @click.command(short_help="Check a WIRING file, alone or against a MODEL.")
 @click.argument("wiring")
 @click.argument("model", required=False)
+@output_option
+@meta_option
 @click.option("--json", "as_json", is_flag=True, help="print the faults as JSON")
 @reports_errors
-def check(wiring: str, model: str | None, as_json: bool) -> str:
+def check(wiring: str, model: str | None, output: str | None, meta: bool, as_json: bool) -> str:
     """Check a WIRING file, alone or against a MODEL: every fault at once.
 
     \b
@@ -49,14 +52,14 @@ def check(wiring: str, model: str | None, as_json: bool) -> str:
         from reclra_compile.frontend.load_model import load_model
 
         with faults.collected():  # before the wiring: the file may register rules that it names
-            found = load_model(model)
+            found = load_model(model, meta=meta)
     with faults.collected():
         loaded = load_wiring(wiring)
     warnings: tuple[Notice, ...] = ()
     if model is not None:
         faults.report()
         with found.blamed():
-            warnings = plan_for(found.model, found.inputs, wiring).warnings
+            warnings = plan_for(found.model, found.inputs, wiring, output=output).warnings
     faults.report()
     if as_json:
         said = {"warnings": [w.message for w in warnings], "warning_codes": [w.code for w in warnings]}
