@@ -1,6 +1,6 @@
 """Steps of a real run in one file: a trace for ui.perfetto.dev that is read back as a `Recorded` step.
 
-The file is a trace of all recorded steps ("traceEvents"), and beside it holds the step of median length as
+The file is a trace of all recorded steps ("traceEvents"), and behind it holds the step of median length as
 `view.recorded` writes it ("version", "source", "devices", "spans"); viewers of traces ignore those keys.
 """
 
@@ -19,7 +19,7 @@ from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
 from reclra_compile.placement.times import unit_of
 from reclra_compile.simulate.retarget import retargeted
-from reclra_compile.simulate.trace import COMPUTE
+from reclra_compile.simulate.trace import COMPUTE, write_events
 from reclra_compile.view.recorded import Recorded
 
 _ARROWS = {"P": "s", "R": "f"}
@@ -91,17 +91,7 @@ def write_measured(path: str, plan: Plan, steps: Sequence[Taken], batch: int) ->
     facts = {"plan": plan.name, "model": plan.model, "fingerprint": plan.fingerprint, "tasks": digest(plan),
              "batch": batch, "microbatches": plan.schedule.microbatches, "step_us": median.end_us,
              "steps": [{"step": t.number, "us": t.recorded.end_us} for t in steps]}  # fmt: skip
-    head = str(median).rstrip().removesuffix("}")
-
-    def write(file: Any) -> None:
-        more = json.dumps({"displayTimeUnit": "ms", "otherData": facts}, ensure_ascii=False)
-        file.write(f'{head}, {more[1:-1]}, "traceEvents": [\n'.encode("utf-8", "replace"))
-        for k, event in enumerate(measured_events(plan, steps)):
-            text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-            file.write((",\n" if k else "").encode() + text.encode("utf-8", "replace"))
-        file.write(b"\n]}\n")
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: write_events(file, measured_events(plan, steps), facts, str(median)))
     return median.end_us
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from reclra_compile.files import write_atomically
@@ -20,20 +20,23 @@ def write_trace(step: Simulation, path: str) -> int:
     messages. Raises UserError (F001).
     """
     many = _microbatches(step)
-    head = json.dumps(
-        {"displayTimeUnit": "ms", "otherData": {"plan": step.plan.name, "step_us": step.makespan_us,
-                                                "microbatches": many}}, ensure_ascii=False,
-    )  # fmt: skip
-
-    def write(file: Any) -> None:
-        file.write(f'{head[:-1]}, "traceEvents": [\n'.encode())
-        for k, event in enumerate(trace_events(step, many)):
-            text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-            file.write((",\n" if k else "").encode() + text.encode("utf-8", "replace"))
-        file.write(b"\n]}\n")
-
-    write_atomically(path, write)
+    facts = {"plan": step.plan.name, "step_us": step.makespan_us, "microbatches": many}
+    write_atomically(path, lambda file: write_events(file, trace_events(step, many), facts))
     return many
+
+
+def write_events(file: Any, events: Iterable[dict[str, Any]], facts: dict[str, Any], more: str = "{}") -> None:
+    """Write a trace with facts about it; `more` is the text of a JSON object whose keys the trace has beside its own.
+
+    The events are first: Perfetto ignores all that follows a key that it does not know.
+    """
+    file.write(b'{"traceEvents": [\n')
+    for k, event in enumerate(events):
+        text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        file.write((",\n" if k else "").encode() + text.encode("utf-8", "replace"))
+    own = json.dumps({"displayTimeUnit": "ms", "otherData": facts}, ensure_ascii=False)[:-1]
+    rest = more.strip()[1:].strip()
+    file.write(f"\n], {own[1:]}{', ' if rest != '}' else ''}{rest}\n".encode("utf-8", "replace"))
 
 
 def _microbatches(step: Simulation) -> int:
