@@ -18,6 +18,7 @@ from reclra_compile.cli.group import DEFAULT, FIRST, Commands
 from reclra_compile.cli.init_command import init
 from reclra_compile.cli.profile_command import profile
 from reclra_compile.cli.regions_command import regions
+from reclra_compile.cli.report_run_command import report_run
 from reclra_compile.cli.reproduce_command import reproduce
 from reclra_compile.cli.search_command import search
 from reclra_compile.cli.simulate_command import simulate
@@ -72,7 +73,7 @@ def main(ctx: click.Context) -> None:
 
 for _command in (
     compile_, init, train, graph, diagnose, regions, profile, check, wirings, schema, reproduce, search, simulate,
-    explain, completion,
+    explain, completion, report_run,
 ):  # fmt: skip
     main.add_command(_command)
 complete_by_name(main)

@@ -50,7 +50,7 @@ class Probes:
         ((_, batch),) = feed(inputs, [index], drawn)
         batch = batch if run.augment is None else run.augment(batch, drawn)
         self.samples = len(index)
-        self.bench = Bench(run.program, (batch, y[index]), _forward(run), run.settings.lr)
+        self.bench = Bench(run.program, (batch, y[index]), forward_of(run), run.settings.lr)
         self.initial = synapse_norms(run.program)
         run.program.model.train()
         self._measure(run)
@@ -73,7 +73,7 @@ class Probes:
         self.found.append(self.bench.probe(self.done, lr, self.initial))
 
 
-def _forward(run: Run) -> Callable[[tuple[Tensor, ...]], Tensor]:
+def forward_of(run: Run) -> Callable[[tuple[Tensor, ...]], Tensor]:
     """The model's plain forward pass, whose gradient is backprop's also where the program lets states settle."""
     program = run.program
 
