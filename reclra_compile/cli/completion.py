@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:  # not generic in click 8.1
     TextType = click.ParamType
 
-OPEN = "open"  #: the type of an item after which no blank is to follow: a folder, or a file before its :NAME
+OPEN = "open"  #: the type of an item after which no blank is to follow: a folder, a word that ends in =
 NOT_MODELS = {"example_inputs", "data", "loss_fn"}
 MOST_BYTES = 1 << 20  #: a larger file is not read for its names
 
@@ -113,7 +113,12 @@ def codes(incomplete: str) -> Items:
 
 def words(*valid: str) -> Callable[[str], Items]:
     """A completion of fixed words."""
-    return lambda incomplete: [CompletionItem(w) for w in valid if w.startswith(incomplete)]
+
+    def complete(incomplete: str) -> Items:
+        begun = (w for w in valid if w.startswith(incomplete))
+        return [CompletionItem(w, type=OPEN if w.endswith("=") else "plain") for w in begun]
+
+    return complete
 
 
 def profiles(incomplete: str) -> Items:
@@ -147,7 +152,6 @@ BY_NAME: dict[str | tuple[str, str], Callable[[str], Items]] = {
     "device_profile": profiles,
     "granularity": words("layer", "block", "groups="),
     "device": words("cpu", "cuda", "cuda:0", "mps"),
-    "plan": lambda incomplete: files(incomplete, ".plan", ".txt"),
 }
 
 

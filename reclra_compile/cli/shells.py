@@ -20,6 +20,7 @@ _BASH = """\
     for line in $response; do
         kind=${line%%%%,*}
         value=${line#*,}
+        [[ $value == *' '* ]] && printf -v value %%q "$value"
         case $kind in
             dir) compopt -o dirnames 2>/dev/null ;;
             file) compopt -o default 2>/dev/null ;;
@@ -105,7 +106,9 @@ class Bash(ShellComplete):
         typed = _words(line)[1:]
         if not typed or line[-1:].isspace():
             return typed, ""
-        return typed[:-1], typed[-1]
+        *before, word = typed
+        option, equals, value = word.partition("=")
+        return ([*before, option], value) if equals and word.startswith("--") else (before, word)
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
         """Completions of the part of the word that bash replaces."""
