@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from loops import adamw, assert_equal, assert_same, compiled, double, follow, loop, unattached, weights
+from loops import adamw, assert_equal, assert_same, compiled, double, follow, loop, started, unattached, weights
 
 import reclra_compile as rc
 
@@ -167,3 +167,72 @@ class TestAccelerate:
         optimizer.step()
         accelerator.load_state(str(tmp_path))
         assert_equal(weights(model), kept, 0.0)
+
+
+@pytest.fixture
+def hf_loop(monkeypatch: pytest.MonkeyPatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what libraries deprecate among themselves while they are imported
+        pytest.importorskip("transformers", reason="needs the extra transformers")
+        pytest.importorskip("accelerate", reason="transformers' Trainer needs the extra accelerate")
+        yield loop("hf_trainer")
+
+
+class TestTransformers:
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_trainer(self, hf_loop, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Trainer finds the columns, scales by all items of an optimizer step, clips and lets the rate fall."""
+        attach, mean, seen, labels = rc.attach, hf_loop.mean, [], []
+
+        def watched(model, *args, **options):
+            model = attach(model, *args, **options)
+            model.register_forward_pre_hook(lambda m, a, k: seen.append(k["pixel_values"]) if m.training else None,
+                                            with_kwargs=True)  # fmt: skip
+            return model
+
+        def remembered(outputs, y, num_items_in_batch=None):
+            labels.append(y)
+            return mean(outputs, y, num_items_in_batch)
+
+        monkeypatch.setattr(rc, "attach", watched)
+        monkeypatch.setattr(hf_loop, "mean", remembered)
+        with double():
+            model = hf_loop.main(epochs=1, steps=4, gradient_accumulation_steps=parts)
+            summed = torch.nn.CrossEntropyLoss(reduction="sum")
+            program = started(rc.compile(hf_loop.network(), {"pixel_values": hf_loop.pixels()[:32]}, "groups",
+                                         granularity="groups=2", loss_fn=summed))  # fmt: skip
+            optimizer = torch.optim.AdamW(program.parameters(), lr=5e-3, weight_decay=0.0)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / 4)
+            for k, (x, y) in enumerate(zip(seen, labels, strict=False), 1):
+                program.step(x, y)
+                if k % parts == 0:
+                    for p in program.parameters():
+                        p.grad /= parts * len(y)
+                    program.clip(1.0)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    scheduler.step()
+            assert k == 4 * parts
+            assert_same(model, program)
+
+    def test_backprop_is_the_plain_trainer(self, hf_loop) -> None:
+        with double():
+            model, plain = hf_loop.main(1, 3, "backprop"), unattached(hf_loop.main, 1, 3)
+            assert_equal(weights(model), weights(plain))
+
+    def test_save_pretrained(self, hf_loop, tmp_path: Path) -> None:
+        model = hf_loop.network()
+        keys, kind = list(model.state_dict()), type(model)
+        rc.attach(model, {"pixel_values": hf_loop.pixels()[:32]}, "groups", granularity="groups=2")
+        model.save_pretrained(tmp_path)
+        assert model.config.architectures == ["ViTForImageClassification"]
+        again = kind.from_pretrained(tmp_path)
+        assert type(again) is kind and list(again.state_dict()) == keys
+        assert_equal(weights(again), weights(model), 0.0)
+
+    def test_a_loss_inside_the_model_is_refused_with_what_to_do(self, hf_loop, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer = hf_loop.Trainer
+        monkeypatch.setattr(hf_loop, "Trainer", lambda *a, compute_loss_func, **k: trainer(*a, **k))
+        with pytest.raises(rc.TrainingError, match="labels") as raised:
+            hf_loop.main(1, 1)
+        assert "compute_loss_func" in str(raised.value) or "leave labels out" in str(raised.value)
