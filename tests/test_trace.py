@@ -92,6 +92,21 @@ def test_threads_are_recorded_side_by_side() -> None:
         made.close()
 
 
+def test_a_loop_of_ones_own_is_recorded_from_its_forward_pass_to_the_end_of_backward() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 6), torch.randint(3, (8,))
+    model: Any = rc.attach(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), x, wiring="depth1")
+    made = model.reclra.program
+    with made.recording() as recorder:
+        for _ in range(2):
+            nn.functional.cross_entropy(model(x), y).backward()
+        model(x)  # and no backward
+    assert made._steps is not None and not recorder._plain
+    ran = [Counter(s.task for s in one.recorded.spans) for one in recorder.taken()]
+    expected = {i: 1 for i, t in enumerate(made.plan.tasks) if t.kind not in "XL"}  # the loss is the loop's own
+    assert ran == [expected, expected]
+
+
 def test_clocks_of_other_hosts_are_set_by_when_all_met() -> None:
     plan = program(devices="cpu:2")[0].plan
     step = (100.0, 900.0, ((0, 0, 0, 200.0, 300.0),))

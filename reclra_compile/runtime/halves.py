@@ -56,6 +56,8 @@ class Halves:
         `wanted`: positions of the inputs whose gradients `finish` returns.
         """
         program = self._program
+        if program.recorder is not None:
+            program.recorder.begin()
         given = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
         leaves = tuple(given[k].requires_grad_(True) for k in wanted)
         with torch.no_grad():
@@ -83,6 +85,8 @@ class Halves:
             state.finish()
         self._program._discrepancy = state.discrepancy
         slots.clear()
+        if self._program.recorder is not None:
+            self._program.recorder.end()
         return [leaf.grad for leaf in state.leaves]
 
 

@@ -39,7 +39,7 @@ class Part:
 
 
 class Recorder:
-    """Records the steps of a program while it is in `recording`; as a context manager it is one step."""
+    """Records the steps of a program while it is in `recording`; one from `begin` to `end`, or as a context manager."""
 
     def __init__(self, program: Program, first: int = 1) -> None:
         """`first` is the number of the first step that is recorded."""
@@ -51,6 +51,14 @@ class Recorder:
         self._begun = 0.0
 
     def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(kept=kind is None)  # a step that failed is no step
+
+    def begin(self) -> None:
+        """A step begins; one that began before and did not end, such as a forward pass alone, is forgotten."""
+        self.restore()
         program, peers = self.program, self.program.peers
         placed = [peers.replica * len(program.plan.devices) + t.device for t in program.plan.tasks]
         self._plain = program._steps
@@ -61,12 +69,18 @@ class Recorder:
         self._wait()
         self._begun = _now()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.program._steps = self._plain
-        if kind is None:  # a step that failed is no step
+    def end(self, kept: bool = True) -> None:
+        """The step ends, and is `kept`."""
+        if kept and self._plain:
             self._wait()
             self._steps.append((self._begun, _now(), tuple(self._spans)))
-        self._spans = []
+        self.restore()
+
+    def restore(self) -> None:
+        """Let the program's tasks be as they were."""
+        if self._plain:
+            self.program._steps = self._plain
+        self._plain, self._spans = [], []
 
     def _timed(self, task: int, device: int, run: Step) -> Step:
         wait = self._wait
@@ -131,6 +145,7 @@ def recording(program: Program, first: int = 1) -> Iterator[Recorder]:
         yield recorder
     finally:
         program.recorder = before
+        recorder.restore()
 
 
 def merged(plan: Plan, parts: Sequence[Part], replicas: int, first: int) -> tuple[Taken, ...]:

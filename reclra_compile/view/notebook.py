@@ -36,7 +36,7 @@ def to_notebook(plan: Plan, more: Sequence[tuple[str, str]] = ()) -> str:
         picture = f"<div>{drawn}</div>\n"
     hint = "" if few else (
         f"<p>{count(len(plan.regions))} regions are too many to draw here: "
-        f"<code>reclra_compile.view.draw.write_picture(plan, &quot;plan.html&quot;)</code> writes a page.</p>\n"
+        f"<code>reclra_compile.write_picture(plan, &quot;plan.html&quot;)</code> writes a page.</p>\n"
     )  # fmt: skip
     return (
         f'<div class="{name}">\n<style>{css.replace("SCOPE", name)}</style>\n{picture}{hint}'

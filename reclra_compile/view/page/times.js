@@ -43,7 +43,7 @@ function perfetto(plan) {
       events.push({ ph: "X", name: `${t[0]} ${t[1]}`, cat: t[0], ts: start, dur: end - start, pid: k * 10000 + d, tid: t[0] === "P" ? 1 : 0, args: { microbatch, wave: t[3] } });
     }
   });
-  return JSON.stringify({ displayTimeUnit: "ms", otherData: { plan: plan.name }, traceEvents: events });
+  return JSON.stringify({ traceEvents: events, displayTimeUnit: "ms", otherData: { plan: plan.name } });
 }
 
 function download(name, text) {
