@@ -22,7 +22,7 @@ grey is the forward pass, colours are error pathways by wave. Sources and equati
 """
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(32, 32), nn.Linear(32, 32)
@@ -31,17 +31,17 @@ class _Block(nn.Module):
         return torch.relu(self.fc2(torch.relu(self.fc1(x))) + x)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.head = nn.Linear(64, 32), nn.Linear(32, 10)
-        self.block1, self.block2, self.block3 = _Block(), _Block(), _Block()
+        self.block1, self.block2, self.block3 = Block(), Block(), Block()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.block3(self.block2(self.block1(torch.relu(self.stem(x))))))
 
 
-class _Layers(nn.Module):
+class Layers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for k in range(1, 6):
@@ -57,7 +57,7 @@ class _Layers(nn.Module):
 def pages() -> dict[str, str | bytes]:
     """The page and its pictures, by their place in the site."""
     with torch.device("meta"):
-        layers, blocks, x = _Layers(), _Residual(), torch.rand(4, 64)
+        layers, blocks, x = Layers(), Residual(), torch.rand(4, 64)
     files = shipped()
     wirings = {name: load_wiring(path).wiring for name, path in files.items()}
     lines = [f"| [`{name}`](#{name}) | {w.about} |" for name, w in wirings.items()]

@@ -39,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         made[place] = gen_links.moved((ROOT / name).read_text(encoding="utf-8"), name, place)
     made["reference/python.md"] = gen_api.page()
     made["reference/schema.md"] = gen_schema.page()
-    made["reference/codes.md"] = gen_codes.page(ROOT / "docs")
+    made["reference/codes.md"] = gen_codes.page()
     made.update(gen_wirings.pages())
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
