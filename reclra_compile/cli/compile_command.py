@@ -18,9 +18,10 @@ from reclra_compile.cli.options import (
     output_option,
     unreached_option,
 )
+from reclra_compile.cli.sections import Sectioned
 
 
-@click.command("compile", short_help="Compile MODEL and report regions, pathways, waves and cost.")
+@click.command("compile", cls=Sectioned, short_help="Compile MODEL and report regions, pathways, waves and cost.")
 @click.argument("model")
 @click.option("--wiring", "-w", default="depth2", show_default=True, metavar="FILE|NAME",
               help="wiring file, or the name of a shipped wiring (see `reclra-compile wirings`)")  # fmt: skip

@@ -9,11 +9,12 @@ import click
 
 from reclra_compile.cli.errors import reports_errors
 from reclra_compile.cli.options import granularity_option, output_option, unreached_option
+from reclra_compile.cli.sections import Sectioned
 from reclra_compile.cli.train_command import train
 from reclra_compile.cli.train_options import DATA
 
 
-@click.command(short_help="Train MODEL briefly and say what is wrong with its errors.")
+@click.command(cls=Sectioned, short_help="Train MODEL briefly and say what is wrong with its errors.")
 @click.argument("model")
 @click.option("--wiring", "-w", metavar="FILE|NAME", help="wiring file or shipped name  [default: depth2]")
 @click.option("--data", type=click.Choice(DATA), help="data set  [default: what MODEL's file brings, else digits]")

@@ -25,7 +25,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 FIRST = """\b
 Try first:
-  reclra-compile examples/mlp_digits.py           who hears whom, and what a step costs
+  reclra-compile examples/mlp_digits.py           who hears whom, what a step costs
   reclra-compile train examples/mlp_digits.py --compare backprop
   reclra-compile init model.py --out my.yaml      a wiring of your own to edit"""
 

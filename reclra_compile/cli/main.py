@@ -31,7 +31,7 @@ EXAMPLES = f"""{FIRST}
 More examples:
   reclra-compile model.py -w depth1 -g out.html   with another wiring, drawn
   reclra-compile model.py:net -w my.yaml -o net.plan
-  reclra-compile graph model.py -w depth1         the error pathways, drawn in the terminal
+  reclra-compile graph model.py -w depth1         error pathways, drawn in the terminal
   reclra-compile check my.yaml model.py           every fault of a wiring at once
   reclra-compile diagnose model.py -w depth1      what hinders it from learning
   reclra-compile model.py -w depth1 --devices h100:4 -o four.plan

@@ -8,9 +8,10 @@ import click
 
 from reclra_compile.cli.errors import reports_errors
 from reclra_compile.cli.options import granularity_option, output_option, unreached_option
+from reclra_compile.cli.sections import Sectioned
 
 
-@click.command(short_help="Time MODEL's regions here, for --device-profile measured.")
+@click.command(cls=Sectioned, short_help="Time MODEL's regions here, for --device-profile measured.")
 @click.argument("model")
 @click.option("--wiring", "-w", default="depth2", show_default=True, metavar="FILE|NAME",
               help="wiring file or shipped name")  # fmt: skip

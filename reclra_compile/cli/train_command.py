@@ -9,10 +9,11 @@ import click
 from reclra_compile.cli.auto_options import auto_options
 from reclra_compile.cli.errors import Interrupted, reports_errors, status_of
 from reclra_compile.cli.options import granularity_option, machine_options, output_option, unreached_option
+from reclra_compile.cli.sections import Sectioned
 from reclra_compile.cli.train_options import data_options, rank_timeout_option, run_options, settings_options
 
 
-@click.command(short_help="Train MODEL with a wiring and print its test error.")
+@click.command(cls=Sectioned, short_help="Train MODEL with a wiring and print its test error.")
 @click.argument("model")
 @click.option("--wiring", "-w", metavar="FILE|NAME", help="wiring file or shipped name  [default: depth2]")
 @click.option("--plan", metavar="PLAN", help="run a plan file instead of a wiring; it is checked against MODEL")

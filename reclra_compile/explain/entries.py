@@ -70,7 +70,7 @@ def parse(text: str) -> Group:
     if page is None:
         raise ValueError(f"page {letter} names no `Page:`")
     about = _one_line(rest[: page.start()])
-    entries = [_entry(*parts[k : k + 3], page[1]) for k in range(0, len(parts), 3)]
+    entries = [_entry(parts[k], parts[k + 1], parts[k + 2], page[1]) for k in range(0, len(parts), 3)]
     return Group(letter, name, about, tuple(sorted(entries, key=lambda e: e.code)))
 
 
