@@ -326,7 +326,7 @@ def test_everything_is_reached_by_keys(opened: Open) -> None:
 
 
 def test_the_view_follows_wheel_and_drag(opened: Open) -> None:
-    page = opened(to_html(blocky()))
+    page = opened(to_html(blocky()), has_touch=True)
 
     def box() -> list[float]:
         return [float(v) for v in page.get_attribute("#stage0 svg", "viewBox").split()]
@@ -344,6 +344,14 @@ def test_the_view_follows_wheel_and_drag(opened: Open) -> None:
     assert box()[0] < near[0] and box()[1] < near[1] and page.inner_text("#panel h2") == "Details"
     page.click("#fit")
     assert box() == pytest.approx(start, abs=0.5)
+    # two fingers that go apart
+    touch = page.context.new_cdp_session(page)
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    for kind, apart in (("touchStart", 40), ("touchMove", 60), ("touchMove", 80)):
+        points = [{"x": x - apart, "y": y, "id": 0}, {"x": x + apart, "y": y, "id": 1}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert start[2] / box()[2] == pytest.approx(2, rel=0.1) and page.inner_text("#panel h2") == "Details"
 
 
 def test_five_hundred_regions(opened: Open) -> None:

@@ -1,6 +1,6 @@
 /* the devices: which regions are where, in which order each device works, and what devices send to each other */
-const GROUP = { F: 1, L: 2, D: 2, T: 2, U: 3, V: 4, M: 4, S: 5, P: 6, R: 6 };
-const GROUPS = ["", "forward pass", "errors", "weight update", "synapse update", "settling", "messages"];
+const GROUP = { F: 1, L: 2, D: 2, T: 2, U: 3, V: 4, M: 4, S: 5, P: 6, R: 7 };
+const GROUPS = ["", "forward pass", "errors", "weight update", "synapse update", "settling", "messages", "waiting for a message"];
 const WORDS = { F: "forward pass of", L: "loss at", D: "displacement over", T: "error neurons of", U: "weight update of", V: "synapse update of", M: "mirror of", S: "settling", P: "post", R: "receive" };
 const MOST_TASKS = 240;
 

@@ -21,8 +21,11 @@ function scene(plan, folded, room) {
   const links = unique(plan.links.map(([a, b]) => [node[a], node[b]]).filter(([a, b]) => a !== b));
 
   const [columns, places] = layered(items.length, links);
+  /* to the right where that is legible or at least larger than upward */
   const long = Math.max(...columns);
-  const across = long < WIDEST && (room === undefined || long < 5 || room[0] > 0.85 * room[1]);
+  measure(items, true, false);
+  const rightward = room[0] / ((long + 1) * (items[loss - 1].size[0] + 50)), upward = room[1] / ((long + 1) * 74);
+  const across = long < WIDEST && (rightward > 0.75 || rightward > upward);
   const compact = !across && long >= COMPACT;
   measure(items, across, compact);
 

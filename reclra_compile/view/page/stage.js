@@ -20,8 +20,7 @@ class Graph {
   }
 
   rebuild() {
-    const [w, h] = this.size();
-    this.scene = scene(this.plan, this.folded, [w, h]);
+    this.scene = scene(this.plan, this.folded, [this.size()[0], 0.68 * innerHeight]);
     const made = paint(this.scene, (b) => this.toggle(b));
     this.shapes = made.shapes;
     this.edges = made.edges;
@@ -219,11 +218,21 @@ class Graph {
       const r = stage.getBoundingClientRect();
       this.zoom(Math.exp(-e.deltaY * (e.deltaMode === 1 ? 0.05 : 0.0016)), e.clientX - r.left, e.clientY - r.top);
     }, { passive: false });
+    /* two fingers zoom */
+    const fingers = new Map();
     stage.addEventListener("pointerdown", (e) => {
+      if (e.pointerType === "touch") fingers.set(e.pointerId, [e.clientX, e.clientY]);
       if (e.button === 0) this.drag = { x: e.clientX, y: e.clientY, moved: false, on: keyOf(e) };
     });
     stage.addEventListener("pointermove", (e) => {
-      const d = this.drag;
+      const d = this.drag, other = [...fingers].find(([id]) => id !== e.pointerId)?.[1], was = fingers.get(e.pointerId);
+      if (other && was) {
+        const r = stage.getBoundingClientRect(), far = (p) => Math.hypot(p[0] - other[0], p[1] - other[1]) || 1;
+        this.zoom(far([e.clientX, e.clientY]) / far(was), (other[0] + e.clientX) / 2 - r.left, (other[1] + e.clientY) / 2 - r.top);
+        fingers.set(e.pointerId, [e.clientX, e.clientY]);
+        if (d) d.moved = true;
+        return;
+      }
       if (!d || (!d.moved && Math.hypot(e.clientX - d.x, e.clientY - d.y) < 5)) return;
       if (!d.moved) { d.moved = true; stage.setPointerCapture(e.pointerId); stage.classList.add("drag"); }
       this.view.x -= (e.clientX - d.x) / this.view.s;
@@ -233,10 +242,10 @@ class Graph {
       this.touched = true;
       this.apply();
     });
-    const end = () => { this.drag = null; stage.classList.remove("drag"); };
-    addEventListener("pointerup", () => {
+    const end = (e) => { fingers.delete(e.pointerId); this.drag = null; stage.classList.remove("drag"); };
+    addEventListener("pointerup", (e) => {
       const d = this.drag;
-      end();
+      end(e);
       if (d && !d.moved) choose(this.number, d.on || null);
     });
     addEventListener("pointercancel", end);

@@ -53,7 +53,7 @@ function showTimeline(view) {
   function paintTime() {
     const w = width(), dots = devicePixelRatio || 1, c = canvas.getContext("2d"), style = getComputedStyle(document.documentElement), css = (n) => style.getPropertyValue(n).trim();
     const colours = { ground: css("--ground"), ink: css("--ink"), faint: css("--faint"), line: css("--line"), focus: css("--focus") };
-    const fills = ["", css("--k1"), css("--k2"), css("--k3"), css("--k4"), css("--k5"), css("--rim")];
+    const fills = ["", css("--k1"), css("--k2"), css("--k3"), css("--k4"), css("--k5"), css("--rim"), css("--rim")];
     canvas.width = Math.round(w * dots);
     canvas.height = Math.round(height * dots);
     c.setTransform(dots, 0, 0, dots, 0, 0);
@@ -78,25 +78,25 @@ function showTimeline(view) {
       if (r.label) {
         c.fillStyle = colours.ink;
         c.font = `600 11.5px ${FONT}`;
-        c.fillText(shorten(r.label, r.said ? GUTTER - 66 : GUTTER - 12, 11.5, true), 2, r.y + r.h / 2);
+        c.fillText(shorten(r.label, r.said ? GUTTER - 70 : GUTTER - 16, 11.5, true), 6, r.y + r.h / 2);
         c.font = `11px ${FONT}`;
       }
       if (r.said) { c.fillStyle = colours.faint; c.textAlign = "right"; c.fillText(r.said, GUTTER - 8, r.y + r.h / 2); }
       c.textAlign = "center";
       let edge = -1;
-      for (let i = firstAfter(r.spans, at.from); i < r.spans.length && r.spans[i][3] < at.from + at.span; i++) {
+      for (let i = firstAfter(r, at.from); i < r.spans.length && r.spans[i][3] < at.from + at.span; i++) {
         const s = r.spans[i], a = Math.max(x(s[3]), GUTTER), b = Math.min(Math.max(x(s[4]), a + 0.6), right);
         if (b <= edge + 0.3) continue;
         edge = b;
         const same = spot && spot.span[0] === s[0] && spot.span[1] === s[1];
         c.fillStyle = fills[GROUP[plan.tasks[s[0]][0]]];
-        c.globalAlpha = spot && !same && spot.span[1] !== s[1] ? 0.45 : 1;
+        c.globalAlpha = (spot && !same && spot.span[1] !== s[1] ? 0.45 : 1) * (plan.tasks[s[0]][0] === "R" ? 0.35 : 1);
         const gap = b - a > 3 ? 0.8 : 0;
         c.fillRect(a, r.y, b - a - gap, r.h);
         c.globalAlpha = 1;
         if (same || over?.span === s) { c.strokeStyle = colours.ink; c.lineWidth = 2; c.strokeRect(a + 1, r.y + 1, Math.max(b - a - gap - 2, 1), r.h - 2); }
         const t = plan.tasks[s[0]], full = b - a > 60 ? shorten(`${t[0]} ${t[1]}`, b - a - 8, 10.5) : "", said = full.length > 4 ? full : String(s[1]);
-        if (!r.link && b - a > (full ? 60 : 7 * said.length + 4) && (full || plan.microbatches > 1)) { c.fillStyle = colours.ground; c.font = `10.5px ${FONT}`; c.fillText(said, (a + b - gap) / 2, r.y + r.h / 2 + 0.5); c.font = `11px ${FONT}`; }
+        if (!r.link && b - a > (full ? 60 : 7 * said.length + 4) && (full || plan.microbatches > 1)) { c.fillStyle = t[0] === "R" ? colours.ink : colours.ground; c.font = `10.5px ${FONT}`; c.fillText(said, (a + b - gap) / 2, r.y + r.h / 2 + 0.5); c.font = `11px ${FONT}`; }
       }
     }
     for (const s of sources) {
@@ -119,7 +119,7 @@ function showTimeline(view) {
     if (!row) return { t, px, py, hit: null };
     const near = 2 / scale();
     let best = null;
-    for (let i = firstAfter(row.spans, t - near); i < row.spans.length && row.spans[i][3] <= t + near; i++) {
+    for (let i = firstAfter(row, t - near); i < row.spans.length && row.spans[i][3] <= t + near; i++) {
       const away = Math.max(row.spans[i][3] - t, t - row.spans[i][4], 0);
       if (away <= near && (!best || away < best.away)) best = { row, span: row.spans[i], i, away };
     }
@@ -175,7 +175,7 @@ function showTimeline(view) {
       if (row?.spans[i]) select({ row, span: row.spans[i], i });
     } else if (across) {
       const full = rows.filter((r) => r.spans.length), k = spot ? full.indexOf(spot.row) + across : 0, row = full[k];
-      if (row) { const t = spot ? spot.span[3] : 0, i = Math.min(firstAfter(row.spans, t), row.spans.length - 1); select({ row, span: row.spans[i], i }); }
+      if (row) { const t = spot ? spot.span[3] : 0, i = Math.min(firstAfter(row, t), row.spans.length - 1); select({ row, span: row.spans[i], i }); }
     } else if (e.key === "+" || e.key === "=") zoom(1.5);
     else if (e.key === "-") zoom(1 / 1.5);
     else if (e.key === "0") place(0, until);
@@ -191,10 +191,14 @@ function showTimeline(view) {
   tell();
 }
 
-/* the first span that ends after t: spans of a row follow each other */
-function firstAfter(spans, t) {
-  let low = 0, high = spans.length;
-  while (low < high) { const m = (low + high) >> 1; if (spans[m][4] < t) low = m + 1; else high = m; }
+/* before the number that comes back, no span ends after t; those of a row can overlap where they were measured */
+function firstAfter(row, t) {
+  if (!row.ends) {
+    let end = -Infinity;
+    row.ends = row.spans.map((s) => (end = Math.max(end, s[4])));
+  }
+  let low = 0, high = row.ends.length;
+  while (low < high) { const m = (low + high) >> 1; if (row.ends[m] < t) low = m + 1; else high = m; }
   return low;
 }
 function ticks(from, span, most) {
