@@ -63,8 +63,10 @@ def _read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: b
     k = by_hand if loss.reduction == "sum" else by_hand * len(z) / z.numel()
     if told is not None:
         summed = loss.reduction == "sum" or (loss.reduction is None and abs(told - 1) < TOLERANCE.get(g.dtype, 1e-3))
-        k, by_hand = told, told if summed else told * z.numel() / len(z)
         natural = 1.0 if summed else natural
+        times = told if summed else told * z.numel()
+        by_hand = _rounded(times, g.dtype) * natural
+        k = told * by_hand / (times * natural)
     doubt = "" if told is not None or scale is not None else _doubt(kind, z, g, k)
     return Reading(by_hand, by_hand / natural, _ELEMENTS[kind](z, g, loss, k), doubt, told is not None)
 
