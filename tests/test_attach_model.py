@@ -176,6 +176,24 @@ def test_weights_may_be_replaced_and_loaded() -> None:
     close(found[2:], expected[2:])
 
 
+def test_buffers_that_forward_reads_follow_the_model() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+            self.register_buffer("scale", torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.net(x * self.scale)
+
+    x, _ = batch()
+    model = rc.attach(Scaled(), x, "depth1").to(torch.float32)
+    with torch.no_grad():
+        model.scale.fill_(3.0)
+    assert model(x.float()).dtype == torch.float32
+    torch.testing.assert_close(model(x.float()), model.eval()(x.float()))
+
+
 def test_synapses_are_saved_with_the_model_or_apart() -> None:
     model, other = attached(save_synapses=True), attached(seed=5)
     backward(model)

@@ -8,11 +8,12 @@ backward pass fires each once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
 Place = tuple[dict[str, nn.Parameter | None], str, nn.Parameter]
+Buffers = dict[str, Tensor | None]
 
 
 class Borrowed:
@@ -20,6 +21,7 @@ class Borrowed:
 
     def __init__(self, model: nn.Module) -> None:
         self._places: list[Place] = []
+        self._buffers: list[tuple[Buffers, str, Buffers, str]] = []
         self._add(model, {})
 
     def _add(self, module: nn.Module, known: dict[int, nn.Parameter]) -> None:
@@ -37,6 +39,13 @@ class Borrowed:
                 if alias is not None:
                     self._places.append((own[name]._parameters, key, alias))
 
+    def follow(self, model: nn.Module, regions: Iterable[nn.Module]) -> None:
+        """Let buffers that graphs of regions hold be those of the model, also after it has moved or been loaded."""
+        held = {id(b): (m._buffers, k) for m in model.modules() for k, b in m._buffers.items() if b is not None}
+        own = {id(m._buffers) for m in model.modules()}
+        for m in (m for region in regions for m in region.modules() if id(m._buffers) not in own):
+            self._buffers += [(m._buffers, k, *held[id(b)]) for k, b in m._buffers.items() if id(b) in held]
+
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
         """Inside, the modules hold the aliases, with the values that the parameters have now."""
@@ -47,6 +56,8 @@ class Borrowed:
                 alias.requires_grad_(real.requires_grad)
         for owner, key, alias in self._places:
             owner[key] = alias
+        for buffers, name, of_model, key in self._buffers:
+            buffers[name] = of_model[key]
         try:
             yield
         finally:
