@@ -157,7 +157,12 @@ def test_bad_usage(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+    assert "error[I003]: " in result.stderr and "Usage: main " in result.stderr and " --help` says" in result.stderr
     assert result.stdout == ""
+    with_json = run(*arguments, "--json")
+    assert with_json.exit_code == 2 and with_json.stderr == ""
+    (fault,) = json.loads(with_json.stdout)["errors"]
+    assert fault["code"] == "I003" and message in fault["message"]
 
 
 def test_choices_of_data_are_those_that_can_be_read() -> None:

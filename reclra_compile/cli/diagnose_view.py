@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reclra_compile.cli.report import print_report, room_of, widen
+from reclra_compile.cli.report import hint, print_report, room_of, widen
 from reclra_compile.cli.tables import GAP, NAME, NUMBER, SHORTEST, table
 from reclra_compile.diagnose.facts import Diagnosis, Finding, finite
 from reclra_compile.diagnose.words import COLUMNS, grouped, percent, row, short
@@ -38,6 +38,7 @@ def print_diagnosis(d: Diagnosis, found: Sequence[Finding]) -> None:
         for g in grouped(found):
             out.print(Text.assemble((f"warning[{g.code}] ", "bold yellow"), g.where, g.message), soft_wrap=True)
             out.print(Text.assemble(("  try: ", "green"), g.suggestion), soft_wrap=True)
+        hint(out, [g.code for g in grouped(found)])
         if not found:
             out.print("no warnings", soft_wrap=True)
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -64,6 +64,32 @@ def print_faults(error: ReclraError, as_json: bool) -> None:
         from reclra_compile.cli.report import print_errors
 
         print_errors(error)
+
+
+class UsageFault(click.UsageError):
+    """A command line that cannot be understood, shown as all errors are: with a code, and as JSON with `--json`."""
+
+    def __init__(self, error: click.UsageError, as_json: bool) -> None:
+        super().__init__(error.format_message(), error.ctx)
+        self.as_json = as_json
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print how the command is used, and the fault."""
+        if not self.as_json and self.ctx is not None:
+            click.echo(self.ctx.get_usage(), file=file, err=True)
+        name = self.ctx.command_path if self.ctx is not None else "reclra-compile"
+        print_faults(UserError(Fault("I003", self.message, fix=f"`{name} --help` says what it takes")), self.as_json)
+
+
+@contextlib.contextmanager
+def coded_usage(as_json: bool) -> Iterator[None]:
+    """Inside, click's usage errors become faults with a code; their exit status is 2, as before."""
+    try:
+        yield
+    except UsageFault:
+        raise
+    except click.UsageError as error:
+        raise UsageFault(error, as_json) from error
 
 
 class Faults:

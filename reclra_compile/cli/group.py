@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click_default_group import DefaultGroup
 
 from reclra_compile.cli.completion import models
+from reclra_compile.cli.errors import coded_usage
 from reclra_compile.errors import nearest
 
 if TYPE_CHECKING:
     from reclra_compile.cli.completion import Items
 
 DEFAULT = "compile"
+JSON = "reclra_compile.json"  #: where a context keeps whether --json is on its command line
 SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Wire a model", ("compile", "init", "check", "wirings", "schema")),
     ("See what is there", ("regions", "graph", "explain")),
@@ -32,6 +34,21 @@ Try first:
 
 class Commands(DefaultGroup):  # type: ignore[misc]
     """The commands; anything else is a MODEL to compile, unless it looks like a misspelt command."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click does; a mistake in the command line is a fault with a code."""
+        as_json = "--json" in args
+        with coded_usage(as_json):
+            made: click.Context = super().make_context(info_name, args, parent, **extra)
+        made.meta[JSON] = as_json
+        return made
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does; a mistake in the command line is a fault with a code."""
+        with coded_usage(bool(ctx.meta.get(JSON))):
+            return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reclra_compile.cli.errors import print_faults
+from reclra_compile.cli.errors import coded_usage, print_faults
 from reclra_compile.cli.options import output_option, unreached_option
 from reclra_compile.cli.train_options import data_options, rank_timeout_option, run_options, settings_options
 from reclra_compile.errors import ReclraError
@@ -36,6 +36,13 @@ TORCHRUN = "start it with `torchrun --nproc-per-node {n} -m reclra_compile.run {
 
 class RankCommand(click.Command):
     """A command whose usage errors are printed by one rank, as all of them get the same line."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click does; a mistake in the command line is a fault with a code."""
+        with coded_usage("--json" in args):
+            return super().make_context(info_name, args, parent, **extra)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; ranks but the first print nothing on standard output."""
