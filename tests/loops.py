@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import reclra_compile as rc
 
@@ -72,6 +73,37 @@ def follow(program: rc.Program, optimizer: torch.optim.Optimizer, batches: Itera
         optimizer.zero_grad()
         program.step(x, y)
         optimizer.step()
+
+
+@contextlib.contextmanager
+def every_step(program: rc.Program, take: Callable[[], None]) -> Iterator[list[float]]:
+    """Compares the gradients that any optimizer gets with those that `take` leaves at the program's parameters.
+
+    In every step they are of the same weights. In low precision the weights after several steps would be a worse test:
+    where a number is between two that can be stored, the last bit of another order of summing decides. Gives the
+    largest gradient of each step so far.
+    """
+    own = [*program.model.parameters(), *program.synapses.parameters()]
+    largest: list[float] = []
+
+    def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        with torch.no_grad():
+            for p, q in zip(own, optimizer.param_groups[0]["params"], strict=True):
+                p.copy_(q)
+        program.zero_grad()
+        take()
+
+    def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:  # gradients may come only within the step
+        learning = optimizer.param_groups[0]["params"]
+        assert_equal(*({str(k): p.grad for k, p in enumerate(ps)} for ps in (learning, own)))
+        largest.append(max(float(p.grad.abs().max()) for p in own))
+
+    handles = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
+    try:
+        yield largest
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
