@@ -98,16 +98,27 @@ def nested() -> Plan:
 
 
 def test_blocks_are_above_their_regions_or_one_line() -> None:
-    lines = [line.node for line in strand(nested(), False, 80) if line.node]
-    assert [("  " * n.depth) + n.name for n in lines if n.kind in ("region", "block")] == [
+    nodes = [line.node for line in strand(nested(), False, 80) if line.node]
+    assert [("  " * n.depth) + n.name for n in nodes if n.kind in ("region", "block")] == [
         "head", "c", "  c.2", "  c.1", "a", "  b", "    b.2", "    b.1", "  a.2", "  a.1",
     ]  # fmt: skip
     lines = strand(nested(), True, 80)
     assert [(line.node.name, line.node.waves) for line in lines if line.node and line.node.kind != "input"] == [
-        ("loss", ()), ("head", (0,)), ("c", (1, 2)), ("a", (1, 2)),
+        ("loss", ()), ("head", (0,)), ("c", (1, 2)), ("b", (1, 2)), ("a", (1, 2)),
     ]  # fmt: skip
-    assert read_off(lines) == {("loss", "head"), ("head", "c"), ("head", "a")}
+    assert read_off(lines) == {("loss", "head"), ("head", "c"), ("head", "b"), ("head", "a")}
 
+
+def test_a_large_model_is_collapsed_by_its_dotted_names() -> None:
+    names = [f"layer{a}.{b}.conv{c}" for a in range(5) for b in range(5) for c in range(5)]
+    regions = [region(n, f"z.{names[k - 1]}" if k else "x0") for k, n in enumerate(names)]
+    plan = make("deep", [*regions, region("head", f"z.{names[-1]}")], [("head", n) for n in names])
+    shown = [line.node.name for line in strand(plan, True, 80) if line.node]
+    assert shown == ["loss", "head", *(f"layer{a}.{b}" for a in range(4, -1, -1) for b in range(4, -1, -1)), "x0"]
+    deeper = [replace(r, name=f"{r.name}.{k}", outputs=(f"z.{r.name}.{k}",)) for r in regions for k in range(3)]
+    plan = make("deeper", [*deeper, region("head", deeper[-1].outputs[0])], [("head", r.name) for r in deeper])
+    assert "layer4.4" in [line.node.name for line in strand(plan, True, 80) if line.node]
+    assert len([line for line in strand(plan, False, 80) if line.node]) == 378
 
 def test_the_terminal_shows_regions_waves_and_pathways(tmp_path: Path) -> None:
     result = run(saved(chain(4), tmp_path))
@@ -137,7 +148,7 @@ def test_a_terminal_without_box_characters_gets_ascii(capsys: Any, monkeypatch: 
     monkeypatch.setattr(sys, "stdout", out)
     print_graph(replace(chain(4), name="φ-net"), None)
     out.flush()
-    text = out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    text = out.buffer.getvalue().decode("ascii")
     assert "`--> r3" in text and ",--o loss" in text and "+--> r1" in text
     assert len({*ASCII.joints.values(), ASCII.down, ASCII.across, ASCII.tied_down, ASCII.tied_across}) == 7
 
@@ -178,7 +189,12 @@ def test_two_wirings_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("there", [True, False])
 def test_open_says_where_there_is_no_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: bool(opened.append(url)) or there)
+
+    def browse(url: str) -> bool:
+        opened.append(url)
+        return there
+
+    monkeypatch.setattr(webbrowser, "open", browse)
     monkeypatch.chdir(tmp_path)
     result = run(saved(chain(3), tmp_path), "--open")
     assert result.exit_code == 0

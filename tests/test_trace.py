@@ -99,7 +99,8 @@ def test_a_loop_of_ones_own_is_recorded_from_its_forward_pass_to_the_end_of_back
     made = model.reclra.program
     with made.recording() as recorder:
         for _ in range(2):
-            nn.functional.cross_entropy(model(x), y).backward()
+            loss: Any = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
         model(x)  # and no backward
     assert made._steps is not None and not recorder._plain
     ran = [Counter(s.task for s in one.recorded.spans) for one in recorder.taken()]

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from reclra_compile.cli.report import MANY, WAVE_STYLES, count, print_report, room_of
 from reclra_compile.ir import Plan
-from reclra_compile.view.ascii import ASCII, BOXES, NO_WAVE, Line, Node, strand
+from reclra_compile.view.ascii import ASCII, BOXES, FEW, NO_WAVE, Line, Node, strand
+from reclra_compile.view.blocks import blocks
 
-FEW = 48  #: regions up to which blocks are shown with what is in them
 LEAST = 44  #: columns that are kept for text at the right of lanes
 SHORTEST = 10  #: of a name
 _PLAIN = str.maketrans({"×": "x", "·": ".", "φ": "f", "…": "~", "←": "<", "–": "-", "Θ": "T", "β": "b"})
@@ -38,8 +38,8 @@ def print_graph(plan: Plan, collapse: bool | None) -> None:
 
 def _draw(out: Console, plan: Plan, collapse: bool | None) -> None:
     boxes = _can_draw_boxes()
-    blocks = any(r.within for r in plan.regions)
-    collapsed = blocks and (len(plan.regions) > FEW if collapse is None else collapse)
+    wanted = len(plan.regions) > FEW if collapse is None else collapse
+    collapsed = wanted and bool(blocks(plan))
     room = room_of(out)
     lines = strand(plan, collapsed, (room or 160) - LEAST, BOXES if boxes else ASCII)
     head = f"{count(len(plan.regions), 'region')}, {count(len(plan.pathways), 'error pathway')}, " \

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from reclra_compile.ir import Plan
+from reclra_compile.view.blocks import Block, blocks
 from reclra_compile.view.facts import drawable, output_region, shape_text, wave_of
 
 NO_WAVE = -1
+FEW = 48  #: regions up to which they are lines of their own
 Cell = tuple[str, int]  #: a character, and the wave that colours it
 BLANK: Cell = (" ", NO_WAVE)
 
@@ -128,30 +130,31 @@ def _nodes(plan: Plan, collapsed: bool) -> tuple[list[Node], dict[str, int]]:
 
     A block's title follows its regions: on the screen, which shows the last first, it is above them.
     """
-    waves = wave_of(plan)
+    waves, folds = wave_of(plan), folded(plan) if collapsed else {}
     nodes = [Node(name, "input", what="input", shape=shape_text(shape)) for name, shape, _ in plan.inputs]
     source_of = {name: k for k, (name, _, _) in enumerate(plan.inputs)}
     place: dict[str, int] = {}
     open_: list[tuple[str, int]] = []  # blocks around the region before, with how many regions were ahead of them
     for k, r in enumerate([*plan.regions, None]):
-        around = r.within if r is not None else ()
+        around = r.within if r is not None and not collapsed else ()
         same = sum(1 for _ in takewhile(lambda pair: pair[0][0] == pair[1], zip(open_, around, strict=False)))
         while len(open_) > same:
             name, first = open_.pop()
-            inside = plan.regions[first:k]
-            if not collapsed:
-                nodes.append(Node(name, "block", len(open_), size=len(inside)))
-            elif not open_:
-                heard = tuple(sorted({waves[i.name] for i in inside if i.name in waves}))
-                place.update((i.name, len(nodes)) for i in inside)
-                source_of.update((v, len(nodes)) for i in inside for v in i.outputs)
-                shape = shape_text(inside[-1].shape)
-                nodes.append(Node(name, "folded", 0, f"{len(inside)} regions", shape, heard, len(inside)))
+            nodes.append(Node(name, "block", len(open_), size=k - first))
         open_ += [(name, k) for name in around[same:]]
-        if r is None or (collapsed and around):
+        if r is None:
             continue
-        place[r.name] = len(nodes)
-        source_of.update((v, len(nodes)) for v in r.outputs)
+        block, members = folds.get(k, ("", (k,)))
+        if k < members[-1]:
+            continue
+        inside = [plan.regions[i] for i in members]
+        place.update((i.name, len(nodes)) for i in inside)
+        source_of.update((v, len(nodes)) for i in inside for v in i.outputs)
+        if block:
+            heard = tuple(sorted({waves[i.name] for i in inside if i.name in waves}))
+            what = f"{len(inside)} regions"
+            nodes.append(Node(block, "folded", 0, what, shape_text(r.shape), heard, len(inside)))
+            continue
         what = r.op if r.phi == "identity" else f"{r.op} {r.phi}"
         own = (waves[r.name],) if r.name in waves else ()
         nodes.append(Node(r.name, "region", len(around), what, shape_text(r.shape), own))
@@ -165,6 +168,30 @@ def _nodes(plan: Plan, collapsed: bool) -> tuple[list[Node], dict[str, int]]:
             nodes[here] = replace(nodes[here], reads=tuple(nodes[s].name for s in sources))
     nodes.append(Node("loss", "loss"))
     return nodes, place
+
+
+def folded(plan: Plan) -> dict[int, tuple[str, tuple[int, ...]]]:
+    """The block that stands for each region of a collapsed plan, and the regions that it stands for.
+
+    Blocks are the smallest ones with which there are few lines; of one around others, what is in none of them.
+    """
+    found = blocks(plan)
+    depth: list[int] = []
+    for b in found:
+        depth.append(depth[b.parent] + 1 if b.parent >= 0 else 0)
+    folds: dict[int, Block] = {}
+    for level in range(max(depth, default=-1), -1, -1):
+        folds = {}
+        for b, at in zip(found, depth, strict=True):  # inner blocks follow those around them
+            if at <= level:
+                folds.update(dict.fromkeys(b.regions, b))
+        lines = len(plan.regions) - len(folds) + len({b.name for b in folds.values()})
+        if lines <= FEW:
+            break
+    members: dict[str, list[int]] = {}
+    for k, b in sorted(folds.items()):
+        members.setdefault(b.name, []).append(k)
+    return {k: (b.name, tuple(members[b.name])) for k, b in folds.items()}
 
 
 def _lanes(plan: Plan, place: dict[str, int], loss: int) -> list[_Lane]:
