@@ -98,7 +98,8 @@ def _kind(value: Mapping[str, Any]) -> str:
         return LISTS.get(frozenset(words)) or ", ".join(f"`{w}`" for w in words)
     kind = value.get("type")
     if kind == "array":
-        return f"list of {_kind(value['items'])}"
+        inner = _kind(value["items"])
+        return f"list, each {inner}" if " or " in inner else f"list of {inner}"
     if kind == "object":
         return _mapping(value)
     if isinstance(kind, list):
