@@ -10,7 +10,7 @@ from conftest import ROOT
 MODULES = (
     "ir", "text", "verify", "errors", "arrange", "machine", "spec.load", "spec.resolve", "spec.advice",
     "rules.catalogue", "rules.registry", "rules.shipped", "view.draw", "view.ascii", "view.notebook",
-    "cli.main", "cli.graph_view",
+    "cli.main", "cli.graph_view", "starter.choose", "starter.write", "explain.entries",
 )  # fmt: skip
 PACKAGES = ("schedule", "placement", "simulate", "auto", "cost")  #: all of each
 
