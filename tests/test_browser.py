@@ -14,7 +14,7 @@ import pytest
 import test_view as plans
 from synthetic import chain
 
-from reclra_compile.ir import Plan
+from reclra_compile.ir import Device, Plan
 from reclra_compile.machine import Machine
 from reclra_compile.view.html import to_html
 from reclra_compile.view.recorded import Recorded, Span, of_simulation
@@ -262,6 +262,20 @@ def test_timelines_zoom_explain_and_are_saved(opened: Open) -> None:
     page.keyboard.press("ArrowRight")
     page.get_by_role("button", name="Show in the graph").click()
     assert page.inner_text("#panel h2") == p.tasks[0].subject
+
+
+def test_predictions_without_rates_are_in_flops(opened: Open) -> None:
+    p, step = timed()
+    p = replace(p, devices=tuple(Device(d.name) for d in p.devices))
+    page = opened(to_html(p, timeline=step))
+    page.keyboard.press("3")
+    whole = float(page.get_attribute("#canvas", "data-span"))
+    assert whole == pytest.approx(step.end_us), "one scale for both"
+    page.focus("#canvas")
+    page.keyboard.press("ArrowRight")
+    told = page.inner_text("#view-timeline .told")
+    assert "FLOPs), predicted" in told and "µs" in told.partition("measured: ")[2]
+    assert "drawn to one length" in page.inner_text("#view-timeline .hint >> nth=0")
 
 
 def test_colours_follow_the_system_and_the_button(opened: Open) -> None:

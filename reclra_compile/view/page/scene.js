@@ -53,7 +53,7 @@ function scene(plan, folded, room) {
   const frames = framesOf(plan, folded, at);
   const deep = frames.reduce((n, f) => Math.max(n, f.height), 0);
   const nodes = nodesOf(items, columns, places, across);
-  const space = { channel: (across ? 44 : compact ? 14 : 24) + 4 * deep, port: 13, track: 9, lane: 13, firstLane: 24 + 3 * deep, bundle: 14 };
+  const space = { channel: (across ? 44 : compact ? 14 : 24) + 4 * deep, port: 13, track: 9, lane: 13, firstLane: 24 + 3 * deep + (lines.some((a) => a.bundled && a.of.length > 1) ? 16 : 0), bundle: 14 };
   const routed = router(nodes, wires, space);
   const routes = wires.map((_, i) => routed.points(i));
   const rims = nodes.map((n) => {
@@ -91,7 +91,10 @@ function unique(links) { return [...new Map(links.map((l) => [l.join(), l])).val
 
 function regionItem(plan, r) {
   const d = plan.regions[r], inner = plan.around[r].map((i) => plan.blocks[i].name).reverse().find((n) => d.name.startsWith(n + "."));
-  return { key: "r" + r, kind: "region", name: inner ? d.name.slice(inner.length + 1) : d.name, lines: [d.line, d.shape], wave: d.wave, frozen: d.frozen, thing: d };
+  const short = inner ? d.name.slice(inner.length + 1) : d.name;
+  /* a number alone says too little */
+  const name = inner && /^\d+$/.test(short) ? `${inner.slice(inner.lastIndexOf(".") + 1)}.${short}` : short;
+  return { key: "r" + r, kind: "region", name, lines: [d.line, d.shape], wave: d.wave, frozen: d.frozen, thing: d };
 }
 function blockItem(plan, b) {
   const n = `${b.regions.length} regions`;

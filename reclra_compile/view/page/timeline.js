@@ -2,8 +2,10 @@
 const LANE = 22, WIRE = 6, GUTTER = 132, AXIS = 26;
 
 function showTimeline(view) {
-  const plan = plans[0], rows = timeRows(plan), until = Math.max(...SOURCES.map(([s]) => plan[s]?.until || 0)) || 1;
-  const unit = plan.predicted ? plan.unit : "us", sources = SOURCES.filter(([s]) => plan[s]).map(([s]) => s);
+  const plan = plans[0];
+  oneScale(plan);
+  const rows = timeRows(plan), until = Math.max(...SOURCES.map(([s]) => plan[s]?.until || 0)) || 1;
+  const unit = plan.measured ? "us" : plan.unit, sources = SOURCES.filter(([s]) => plan[s]).map(([s]) => s);
   const at = { from: 0, span: until };
   let spot = null, over = null, drag = null;
 
@@ -18,7 +20,7 @@ function showTimeline(view) {
   tip.setAttribute("role", "tooltip");
   tip.hidden = true;
   const cut = SOURCES.filter(([s]) => plan[s] && plan[s].spans.length < plan[s].all).map(([s]) => `the first ${count(plan[s].spans.length)} of ${count(plan[s].all)} ${s} tasks`);
-  const takes = sources.map((s) => `${s} ${timeText(plan[s].until, s === "measured" ? "us" : plan.unit)}`).join(", ");
+  const takes = sources.map((s) => `${s} ${spell(plan, s, plan[s].until)}`).join(", ") + (plan.predicted?.scale ? ", drawn to one length" : "");
   view.append(make("h2", "Timeline"), make("p", `One step: ${takes}${cut.length ? `; shown: ${cut.join(", ")}` : ""}. The numbers in bars are microbatches.`, "hint"),
     legendOf([...new Set(rows.flatMap((r) => r.spans.map((s) => GROUP[plan.tasks[s[0]][0]])))].sort()), bar);
   box.append(canvas, tip);
@@ -130,7 +132,7 @@ function showTimeline(view) {
     told.replaceChildren();
     if (!shown) { told.append("Wheel or + and − zoom, dragging moves, arrows go from task to task, 0 shows all."); return; }
     const [other, twin] = twinOf(plan, shown.row.source, shown.span);
-    told.append(`${shown.row.label || plan[shown.row.source].devices[shown.row.device]}: ${spanText(plan, shown.row.source, shown.span)}${twin ? `; ${other}: ${timeText(twin[4] - twin[3], other === "measured" ? "us" : plan.unit)}` : ""} `);
+    told.append(`${shown.row.label || plan[shown.row.source].devices[shown.row.device]}: ${spanText(plan, shown.row.source, shown.span)}${twin ? `; ${other}: ${spell(plan, other, twin[4] - twin[3])}` : ""} `);
     const thing = taskThing(plan, plan.tasks[shown.span[0]]);
     if (spot && thing) told.append(button("Show in the graph", () => { openView("graph"); jump(0, thing.key); }));
   }

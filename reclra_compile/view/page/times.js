@@ -17,9 +17,21 @@ function timeRows(plan) {
   return rows;
 }
 
+/* predictions without rates are in FLOPs: beside a measured step they are drawn to its length */
+function oneScale(plan) {
+  const p = plan.predicted;
+  if (plan.unit !== "flops" || !p || !plan.measured || p.scale) return;
+  p.scale = plan.measured.until / p.until || 1;
+  p.until *= p.scale;
+  for (const s of p.spans) { s[3] *= p.scale; s[4] *= p.scale; }
+}
+function spell(plan, source, t) {
+  return timeText(t / (plan[source].scale || 1), source === "measured" ? "us" : plan.unit);
+}
+
 function spanText(plan, source, s) {
-  const t = plan.tasks[s[0]], unit = source === "measured" ? "us" : plan.unit, batch = plan.microbatches > 1 || s[1] ? `, microbatch ${s[1]}` : "";
-  return `${t[0]} ${t[1]}${batch}: ${timeText(s[3], unit)} to ${timeText(s[4], unit)} (${timeText(s[4] - s[3], unit)}), ${source}`;
+  const t = plan.tasks[s[0]], batch = plan.microbatches > 1 || s[1] ? `, microbatch ${s[1]}` : "", [a, b, c] = [s[3], s[4], s[4] - s[3]].map((v) => spell(plan, source, v));
+  return `${t[0]} ${t[1]}${batch}: ${a} to ${b} (${c}), ${source}`;
 }
 
 /* the same task and microbatch in the other source */
@@ -62,14 +74,14 @@ function timeTable(plan) {
     if (!sums.has(group)) sums.set(group, {});
     sums.get(group)[s] = (sums.get(group)[s] || 0) + p[4] - p[3];
   }
-  const unit = (s) => (s === "measured" ? "us" : plan.unit), both = sources.length > 1 && plan.unit === "us";
+  const both = sources.length > 1 && plan.unit === "us";
   table.append(make("caption", "Time by kind of task, all devices together"));
   head.append(make("th", "Kind"), ...sources.map(([s]) => make("th", s, "n")), ...(both ? [make("th", "measured ÷ predicted", "n")] : []));
   table.append(head);
   const line = (name, values) => {
     const row = make("tr"), label = make("th", name);
     label.scope = "row";
-    row.append(label, ...sources.map(([s]) => make("td", values[s] === undefined ? "–" : timeText(values[s], unit(s)), "n")));
+    row.append(label, ...sources.map(([s]) => make("td", values[s] === undefined ? "–" : spell(plan, s, values[s]), "n")));
     if (both) row.append(make("td", values.predicted && values.measured !== undefined ? (values.measured / values.predicted).toPrecision(3) : "–", "n"));
     table.append(row);
   };
