@@ -30,7 +30,7 @@ _WRITERS: dict[str, Callable[[Plan], str | bytes]] = {
 def write_picture(
     plan: Plan, path: str | os.PathLike[str], *, beside: Plan | None = None, trace: Recorded | None = None
 ) -> None:
-    """Write the error graph to `path` (.html, .svg, .png, .dot, .mmd or .mermaid); the file appears whole or not at all.
+    """Write the error graph to `path` (.html, .svg, .png, .dot, .mmd or .mermaid); the file appears whole or not.
 
     A page (.html) can have a second wiring of the model `beside` it, and the `trace` of a real step under the
     predicted one. Raises UserError: V001 and V003 for a PNG that cannot be made, V002 for another suffix, V004
