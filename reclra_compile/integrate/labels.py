@@ -98,7 +98,8 @@ def _rows(
             if by_hand is None and found.shared is not None:
                 exact = _rounded(f / natural, g.dtype) * natural
                 f, found = exact, replace(found, factors=found.factors * (exact / f))
-            return Reading(f, f / natural, _cross_entropy(found, axis), told=True)
+            made = CrossEntropy(found, axis) if wants_labels else _squares(z, g, f)
+            return Reading(f, f / natural, made, told=True)
     return None
 
 
@@ -135,16 +136,22 @@ def _flat(x: Tensor, axis: int) -> Tensor:
     return x.movedim(axis, -1).reshape(-1, x.shape[axis])
 
 
-def _cross_entropy(found: Fit, axis: int) -> OutputLoss:
-    """−Σ f_i y_i · log softmax(r_i)."""
+class CrossEntropy:
+    """−Σ f_i y_i · log softmax(r_i), with its gradient in closed form: read-outs of all regions take it."""
 
-    def run(r: Tensor) -> Tensor:
+    def __init__(self, found: Fit, axis: int) -> None:
         assert found.labels is not None
-        rows = torch.log_softmax(_flat(r, axis), 1)
-        wanted = found.labels * found.factors[:, None]
-        return -(wanted.to(rows.dtype) * rows).sum()
+        self._factors, self._axis = found.factors[:, None], axis
+        self._wanted = found.labels * self._factors
 
-    return run
+    def __call__(self, r: Tensor) -> Tensor:
+        rows = torch.log_softmax(_flat(r, self._axis), 1)
+        return -(self._wanted.to(rows.dtype) * rows).sum()
+
+    def gradient(self, r: Tensor) -> Tensor:
+        """∂/∂r, of r's shape."""
+        rows = torch.softmax(_flat(r, self._axis), 1).mul_(self._factors.to(r.dtype)).sub_(self._wanted.to(r.dtype))
+        return rows.view(r.movedim(self._axis, -1).shape).movedim(-1, self._axis)
 
 
 # Losses of single elements: k is the factor of one element

@@ -99,6 +99,9 @@ def read_out(p: Pathway, linked: Linked) -> Callable[[Slots], ReadOut]:
     def gradient(r: Tensor, v: Slots) -> Tensor:
         state: StepState = v[0]
         if state.given:  # in place of labels there is the loop's own loss, as a function of the output
+            closed = getattr(v[y], "gradient", None) if bare else None
+            if closed is not None:
+                return closed(r.view(-1, *shape))  # type: ignore[no-any-return]
             return loss_and_gradient(lambda x, loss: loss(root.head(x)), r.view(-1, *shape), v[y])[1]
         if linked.reduction is None:
             linked.reduction = reduction_of(loss_fn, seen(r), v[y])
