@@ -496,8 +496,14 @@ def test_the_bar_counts_runs_and_epochs() -> None:
     bar = reproduce_view.Bar(2, quiet=True)
     bar.hear(case, {"epoch": 1, "epochs": 2})
     assert bar.progress.tasks[0].completed == pytest.approx(0.5)
+    within = {"epoch": 1, "epochs": 2, "taken": 15, "total": 20, "loss": 0.5, "discrepancy": 0.01, "valid_error": 3.0,
+              "seconds": 9.0}  # fmt: skip
+    bar.hear(case, within)
+    assert bar.progress.tasks[0].completed == pytest.approx(0.75)
+    (line,) = bar.progress.lines
+    assert line.endswith(": epoch 2/2  loss 0.5000  D(Θ) 1.00e-02  valid 3.00 %  0:03 left")
     bar.hear(case, {"faults": [{"code": "R005", "message": "m", "fix": ""}]})
-    assert bar.progress.tasks[0].completed == 1
+    assert bar.progress.tasks[0].completed == 1 and bar.progress.lines == []
 
 
 def test_a_row_may_name_rules_that_its_models_file_registers(tmp_path: Path, inside: list[str]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -15,6 +16,7 @@ from rich.text import Text
 from reclra_compile.cli.report import console, note
 from reclra_compile.cli.reproduce_plans import plan_rows
 from reclra_compile.cli.tables import NUMBER, TEXT, Cell, table
+from reclra_compile.cli.training_progress import clock_text, status_line
 from reclra_compile.errors import Fault, UserError
 from reclra_compile.files import make_folder, write_atomically, write_text
 from reclra_compile.reproduce.cases import Case, chosen
@@ -29,30 +31,26 @@ from reclra_compile.view.png import svg_png
 
 
 class Bar:
-    """Progress over runs, in epochs' steps, on standard error; nothing where that is no terminal."""
+    """Progress over runs on standard error, and a line for each that is trained; nothing where that is no terminal."""
 
     def __init__(self, runs: int, quiet: bool) -> None:
         self.out = console(stderr=True)
         self.quiet, self.runs, self.done = quiet, runs, 0
-        self.share: dict[str, float] = {}
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("runs"),
-            TimeRemainingColumn(), console=self.out, disable=quiet or not self.out.is_terminal, transient=True,
-            expand=True,
-        )  # fmt: skip
+        self.running: dict[str, Event] = {}
+        self.progress = _Runs(self.out, quiet or not self.out.is_terminal)
         self.task = self.progress.add_task("", total=runs)
 
     def hear(self, case: Case, event: Event) -> None:
-        """Move on by an epoch, or a finished run."""
+        """Move on by an epoch or a part of one, or a finished run."""
         if "epoch" in event:
-            self.share[case.name] = event["epoch"] / max(event["epochs"], 1)
+            self.running[case.name] = event
         else:
-            self.share.pop(case.name, None)
+            self.running.pop(case.name, None)
             self.done += 1
             if not self.quiet:
                 self.out.print(self._line(case, event), soft_wrap=True)
-        running = ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.share.items())
-        self.progress.update(self.task, completed=self.done + sum(self.share.values()), description=escape(running))
+        self.progress.lines = [_known(name, event, self.out.width) for name, event in self.running.items()]
+        self.progress.update(self.task, completed=self.done + sum(map(_share, self.running.values())))
 
     def _line(self, case: Case, event: Event) -> str:
         head = f"[dim]{self.done}/{self.runs}[/] [bold]{escape(case.row)}[/], {escape(case.data)}, seed {case.seed}"
@@ -62,6 +60,40 @@ class Bar:
         kinds = ("test", "valid", "train")
         errors = [f"{k} {r[f'{k}_error']:.2f} %" for k in kinds if r[f"{k}_error"] is not None]
         return f"{head}: {', '.join(errors)}, {r['epochs']} epochs, {time_of(r['seconds'])}"
+
+
+class _Runs(Progress):
+    """The bar of all runs, and lines of those that are trained."""
+
+    def __init__(self, out: Console, disable: bool) -> None:
+        self.lines: list[str] = []
+        super().__init__(
+            BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn(),
+            TextColumn("left"), console=out, disable=disable, transient=True, expand=True,
+        )  # fmt: skip
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, and what is known of each run."""
+        yield from super().get_renderables()
+        for line in self.lines:
+            yield Text(line, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _share(event: Event) -> float:
+    """How much of a run is done."""
+    done, of = ("taken", "total") if "taken" in event else ("epoch", "epochs")
+    return float(event[done]) / max(float(event[of]), 1.0)
+
+
+def _known(name: str, event: Event, room: int) -> str:
+    """What is known of a run that is trained; what has no room is left out."""
+    parts = [(f"{name}: epoch {min(event['epoch'] + 1, event['epochs'])}/{event['epochs']}", 0)]
+    shown = (("loss", "loss {:.4f}", 1), ("discrepancy", "D(Θ) {:.2e}", 4), ("valid_error", "valid {:.2f} %", 2))
+    parts += [(text.format(event[key]), rank) for key, text, rank in shown if event.get(key) is not None]
+    share, seconds = _share(event), event.get("seconds") or 0.0
+    if share and seconds:
+        parts.append((f"{clock_text(seconds / share * (1 - share))} left", 3))
+    return status_line(parts, room)
 
 
 def carry_out(options: dict[str, Any]) -> str | None:

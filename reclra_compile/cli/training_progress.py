@@ -12,8 +12,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from reclra_compile.cli.report import human
-
 #: seconds between two looks at what has to be computed to be shown
 OFTEN = 0.1
 BETWEEN = "  "
@@ -115,8 +113,3 @@ class RunProgress(Progress):
         self.status = status_line(parts, self.console.width - 1)
         if self.bar is not None:
             self.update(self.bar, completed=taken, left=left)
-
-
-def speed_text(samples: float | None) -> str:
-    """12.3k samples/s; nothing where it is not known."""
-    return "" if samples is None else f"{human(samples)} samples/s"

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from rich.markup import escape
 
-from reclra_compile.cli.report import console, note
+from reclra_compile.cli.report import console, human, note
 from reclra_compile.cli.train_setup import Setup
-from reclra_compile.cli.training_progress import OFTEN, Pace, RunProgress, clock_text, speed_text
+from reclra_compile.cli.training_progress import OFTEN, Pace, RunProgress, clock_text
 from reclra_compile.cli.training_records import Records
 from reclra_compile.cli.training_results import by_label, comparison, mean_text, results_table, time_text
 from reclra_compile.data.imagefolder import ImageFolder
@@ -104,13 +104,14 @@ class TrainingView:
     def step(self, member: Member, run: Shown) -> None:
         """One optimizer step is done."""
         self._pace.step(run.taken)
-        now = time.monotonic()
-        if self.progress.disable or now - self._shown < OFTEN:  # what is shown has to be computed
+        now, evaluates = time.monotonic(), run.taken >= (run.epoch + 1) * run.steps
+        if self.progress.disable or (now - self._shown < OFTEN and not evaluates):  # what is shown has to be computed
             return
         self._shown = now
         if isinstance(run, Run) and run.program.peers.count == 1:
             run.live = live_part(run)
-        self.progress.show(run.taken, f"{clock_text(self._pace.left)} left", self._known(run))
+        over = run.epoch >= run.settings.epochs
+        self.progress.show(run.taken, "" if over else f"{clock_text(self._pace.left)} left", self._known(run))
 
     def logged(self, member: Member, step: Step) -> None:
         """One of the steps that are written is done."""
@@ -127,6 +128,8 @@ class TrainingView:
 
     def _known(self, run: Shown) -> list[tuple[str, int]]:
         """What the line under the bar says, each with how easily it can be done without."""
+        if run.epoch >= run.settings.epochs:
+            return []
         pace, within = self._pace, run.taken - run.epoch * run.steps
         epoch = f"epoch {min(run.epoch + 1, run.settings.epochs)}/{run.settings.epochs}"
         left = "evaluating" if within >= run.steps else f"{clock_text(pace.epoch_left(within))} left"
@@ -141,8 +144,9 @@ class TrainingView:
         after = len(self.setup.members) - len(self._names)
         if after and pace.left is not None and pace.whole is not None:
             parts.append((f"{clock_text(pace.left + after * pace.whole)} left of all", 4))
-        speed = run.settings.batch_size / pace.per_step if pace.per_step else None
-        return [*parts, (speed_text(speed), 5)]
+        if pace.per_step:
+            parts.append((f"{human(run.settings.batch_size / pace.per_step)} samples/s", 5))
+        return parts
 
     def again(self, text: str) -> None:
         """The processes of a run were started again."""

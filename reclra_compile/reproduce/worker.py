@@ -1,8 +1,9 @@
 """A process that runs cases one after the other: `python -m reclra_compile.reproduce.worker`.
 
 Each line of its input is a request, {"case", "folder", "data_dir", "device"}; each line of its output is an event
-of the run: {"epoch", "epochs", "valid_error", "seconds"}, and at last {"result"} or {"faults"}. It ends with its
-input. In a process of its own a run has its own random state and thread, and one that dies takes no other along.
+of the run: {"epoch", "epochs", "taken", "total", "loss", "discrepancy", "valid_error", "seconds"} after each epoch and
+about once a second, and at last {"result"} or {"faults"}. It ends with its input. In a process of its own a run has its
+own random state and thread, and one that dies takes no other along.
 """
 
 from __future__ import annotations
@@ -34,38 +35,57 @@ from reclra_compile.reproduce.cases import Case
 from reclra_compile.train.brought import brought_loss
 from reclra_compile.train.job import Job, Member, Result
 from reclra_compile.train.loop import Epoch, Run
+from reclra_compile.train.steps import Live, live_part
 from reclra_compile.train.trial import PARTS, measure_on
 
 Report = Callable[[dict[str, Any]], None]
 
 
-class _Hears:
-    """The watcher of a run: keeps the run, and reports its epochs."""
+#: seconds between two reports within an epoch
+OFTEN = 1.0
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
+
+class _Hears:
+    """The watcher of a run: keeps the run, and reports its epochs, and `live` where it is within one."""
+
+    def __init__(self, report: Report, live: Report | None) -> None:
+        self.report, self.live = report, live
         self.run: Run | None = None
+        self._valid: float | None = None
+        self._said = time.monotonic()
 
     def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
         """A run begins, or goes on."""
         self.run = run
-        self._say(run, history[-1].valid_error if history else None)
+        self._valid = history[-1].valid_error if history else None
+        self._say(self.report, run, None)
 
     def step(self, member: Member, run: Run) -> None:
-        """A step is not reported."""
+        """A step is reported now and then."""
+        if self.live is not None and time.monotonic() - self._said >= OFTEN:
+            self._say(self.live, run, live_part(run))
 
     def epoch(self, member: Member, run: Run, epoch: Epoch) -> None:
         """An epoch is done."""
-        self._say(run, epoch.valid_error)
+        self._valid = epoch.valid_error
+        self._say(self.report, run, Live(epoch.loss, epoch.discrepancy))
 
-    def _say(self, run: Run, valid: float | None) -> None:
-        self.report(
-            {"epoch": run.epoch, "epochs": run.settings.epochs, "valid_error": valid, "seconds": run.seconds}
-        )
+    def _say(self, report: Report, run: Run, live: Live | None) -> None:
+        self._said = time.monotonic()
+        report({
+            "epoch": run.epoch, "epochs": run.settings.epochs, "taken": run.taken,
+            "total": run.steps * run.settings.epochs, "loss": live.loss if live else None,
+            "discrepancy": live.discrepancy if live else None, "valid_error": self._valid,
+            "seconds": run.elapsed if run.done else run.seconds,
+        })  # fmt: skip
 
 
-def run_case(case: Case, folder: Path | None, data_dir: str | None, device: str, report: Report) -> dict[str, Any]:
+def run_case(
+    case: Case, folder: Path | None, data_dir: str | None, device: str, report: Report, live: Report | None = None
+) -> dict[str, Any]:
     """Train one case, going on from the checkpoint in `folder`, and give its record.
+
+    `report` hears of its epochs, `live` of what is known within them.
 
     The test part is looked at once, with the weights after the last epoch. Raises ReclraError.
     """
@@ -81,7 +101,7 @@ def run_case(case: Case, folder: Path | None, data_dir: str | None, device: str,
     job.reaches(plan)
     job.augmentation(example_of(loaded.model, loaded.inputs))
     job = dataclasses.replace(job, measure=measure_on(loaded, data, brought_loss(loaded), None))
-    heard = _Hears(report)
+    heard = _Hears(report, live)
     member = Member(case.row, case.wiring, None, case.seed, folder)
     started = time.perf_counter()
     result = _from_checkpoint_or_anew(job, member, heard)
@@ -153,7 +173,7 @@ def serve() -> None:
 def answer(case: Case, folder: Path | None, data_dir: str | None, device: str, report: Report) -> dict[str, Any]:
     """{"result"} of a case, or {"faults"} where it has none, whatever went wrong in it."""
     try:
-        return {"result": run_case(case, folder, data_dir, device, report)}
+        return {"result": run_case(case, folder, data_dir, device, report, report)}
     except ReclraError as error:
         faults = error.faults
     except OSError:  # who asked is gone
