@@ -186,6 +186,15 @@ def test_two_wirings_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert told["predicted_us"] > 0 and (tmp_path / "MLP-depth1.html").exists()
 
 
+def test_ascii_of_two_wirings_is_two_drawings_and_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(chain(3), tmp_path, "a.plan")
+    saved(replace(chain(3), name="other"), tmp_path, "b.plan")
+    text = run("a.plan", "--beside", "b.plan", "--ascii").stdout
+    assert "Chain × synthetic" in text and "Chain × other" in text and text.count("○ loss") == 2
+    assert not list(tmp_path.glob("*.html"))
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_open_says_where_there_is_no_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     opened: list[str] = []

@@ -52,8 +52,8 @@ def graph(model: str, wiring: str, **options: Any) -> str | None:
     reclra-compile graph net.plan --out net.mmd
     reclra-compile graph runs/depth2/seed0/plan.txt --trace step.json --out step.html
 
-    Without --out the plan is drawn in the terminal. What only a page can show (--beside, --trace, --simulate, --open)
-    is then written to MODEL-WIRING.html.
+    Without --out the plan is drawn in the terminal; what a page shows better (--beside, --trace, --simulate, --open) is
+    written to MODEL-WIRING.html, unless --ascii is given.
 
     Exit status: 0, or 2 for a mistake in the input.
     """

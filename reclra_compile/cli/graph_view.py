@@ -17,7 +17,7 @@ from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.view.draw import write_picture
 from reclra_compile.view.label import time_text
 
-PAGE_ONLY = ("beside", "trace", "simulate", "opened")
+PAGE_ONLY = ("beside", "trace", "simulate")
 
 
 def carry_out(model: str, wiring: str, given: bool, options: dict[str, Any]) -> str | None:
@@ -28,7 +28,8 @@ def carry_out(model: str, wiring: str, given: bool, options: dict[str, Any]) -> 
         plan = trace.fits(plan)
     if options["simulate"]:
         plan = retargeted(plan, Machine())  # says so where there are no times to simulate
-    out = options["out"] or (_named(plan) if any(options[k] for k in PAGE_ONLY) else None)
+    paged = options["opened"] or (any(options[k] for k in PAGE_ONLY) and not options["as_text"])
+    out = options["out"] or (_named(plan) if paged else None)
     if out:
         write_picture(plan, out, beside=others[0] if others else None, trace=trace.recorded if trace else None)
     step = _times(plan, trace, options["simulate"])
