@@ -41,10 +41,10 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
     """Opens pages, and checks in the end that they fetched nothing and that no script failed."""
     contexts, wrong = [], []
 
-    def open_page(content: str, width: int = 1440, **more: Any) -> Any:
+    def open_page(content: str, **more: Any) -> Any:
         file = tmp_path / f"page{len(contexts)}.html"
         file.write_text(content, encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce", **more)
+        context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce", **more)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
@@ -394,16 +394,18 @@ def test_five_hundred_regions(opened: Open) -> None:
     assert len(keys(page, ".block")) == 20
 
 
-@pytest.mark.parametrize("width", [360, 768, 1440])
-def test_nothing_is_wider_than_the_page(opened: Open, width: int) -> None:
+def test_nothing_is_wider_than_the_page(opened: Open) -> None:
     p, step = timed()
     longest = replace(p, name="a" * 90, model="m" * 60)
     wide = "document.documentElement.scrollWidth - innerWidth"
-    page = opened(to_html(longest, timeline=step), width)
-    for view in ("graph", "devices", "timeline"):
-        page.click(f"#tab-{view}")
-        assert page.evaluate(wide) <= 0, view
-    assert opened(to_html(blocky(), beside=plans.depth2()), width).evaluate(wide) <= 0
+    page, both = opened(to_html(longest, timeline=step)), opened(to_html(blocky(), beside=plans.depth2()))
+    for width in (1440, 768, 360):
+        for shown in (page, both):
+            shown.set_viewport_size({"width": width, "height": 800})
+        for view in ("graph", "devices", "timeline"):
+            page.click(f"#tab-{view}")
+            assert page.evaluate(wide) <= 0, (width, view)
+        assert both.evaluate(wide) <= 0, width
 
 
 def test_names_that_would_be_code_are_inert(opened: Open) -> None:
