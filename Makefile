@@ -52,6 +52,7 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_graph.py
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/architectures.py
 	$(BIN)/python benchmarks/perturbative.py

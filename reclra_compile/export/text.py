@@ -48,4 +48,4 @@ def _listed(line: str) -> str:
 
 def without_frees(code: str) -> str:
     """The code without the parts that only free memory."""
-    return _FREED.sub("", code).strip("\n")
+    return "\n".join(line.rstrip() for line in _FREED.sub("", code).splitlines()).strip("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -97,6 +98,8 @@ class _Tidy:
         given: Any = (node.args, node.kwargs)
         args, kwargs = (fx.map_arg(x, lambda n: self.new[n]) for x in given)
         name = readable(f"{part.kind}_{part.subject}_{_operation(node)}")
+        if node.target is operator.getitem and isinstance(first, fx.Node):
+            name = f"{self.new[first].name}_{node.args[1]}"
         args, kwargs = self._without_factor(node, args, kwargs, part)
         made = self.graph.create_node("call_function", node.target, args, kwargs, name)
         made.meta["task"] = part
@@ -146,4 +149,4 @@ def _attribute(module: nn.Module, path: str) -> Tensor:
 def readable(name: str) -> str:
     """A name as a Python identifier: `D_out_to_fc3_mm` of `D_out->fc3_mm`."""
     word = re.sub(r"\W+", "_", name.replace("->", "_to_"))
-    return word if word[:1].isalpha() or word[:1] == "_" else f"_{word}"
+    return f"p_{word}" if word[:1].isdigit() else word
