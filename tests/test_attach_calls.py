@@ -97,6 +97,8 @@ def test_heads_learn_from_their_own_exact_errors(wiring: str) -> None:
     model.zero_grad()
     both(model(x), y, 512.0).backward()
     close(gradients(model), [g * 512 for g in once])
+    with pytest.raises(rc.UserError, match="A004"):
+        model.reclra.labels(y)
 
 
 def test_a_loss_of_one_output_of_several() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from reclra_compile.errors import Fault, Notice, PlanError, TrainingError
+from reclra_compile.errors import Fault, Notice, PlanError, TrainingError, UserError
 from reclra_compile.frontend.example import Example, example_of, with_batch
 from reclra_compile.integrate.backward import Pass
 from reclra_compile.integrate.classes import plain
@@ -85,14 +85,18 @@ class Attachment:
     def labels(self, y: Any) -> None:
         """Hand over the labels of the forward pass whose backward pass comes next: no factor need then be found out.
 
-        `y` is what `loss_fn(output, y)` takes. Call it before `loss.backward()`; it counts once.
+        `y` is what `loss_fn(output, y)` takes. Call it before `loss.backward()`; it counts once. Raises UserError
+        (A004) for a model with several outputs.
         """
+        if len(self._results.names) > 1:
+            message = f"the model has several outputs ({', '.join(self._results.names)}), and labels are of one"
+            raise UserError(Fault("A004", message, fix="attach with output=…, or let labels be found out"))
         self._handed = (y,)
 
     def _read(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Reading:
         handed, self._handed = self._handed, None
         scale = self.loss_scale() if callable(self.loss_scale) else self.loss_scale
-        if handed is not None and len(outputs) == 1:
+        if handed is not None:
             reading = self._reader.by_labels(outputs[0], gradients[0], handed[0])
         else:
             reading = self._reader.read(outputs, gradients, scale)
