@@ -278,13 +278,16 @@ def test_predictions_without_rates_are_in_flops(opened: Open) -> None:
     assert "drawn to one length" in page.inner_text("#view-timeline .hint >> nth=0")
 
 
-def test_colours_follow_the_system_and_the_button(opened: Open) -> None:
+def test_colours_and_direction_follow_the_system(opened: Open) -> None:
     page = opened(to_html(blocky()), color_scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)
     page.emulate_media(color_scheme="light")
     light = page.evaluate(ground)
     assert dark != light
+    page.wait_for_selector("svg.across")
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.wait_for_selector("svg:not(.across)")  # a narrow page is drawn upward
     found = []
     for _ in range(3):
         page.click("#theme")

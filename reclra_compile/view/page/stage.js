@@ -15,12 +15,13 @@ class Graph {
     this.listen();
     this.rebuild();
     this.start();
-    new ResizeObserver(() => (this.touched ? this.apply() : this.start())).observe(this.stage);
+    new ResizeObserver(() => this.resized()).observe(this.stage);
     listeners.push(() => this.update());
   }
 
   rebuild() {
-    this.scene = scene(this.plan, this.folded, [this.size()[0], 0.68 * innerHeight]);
+    this.wide = this.size()[0];
+    this.scene = scene(this.plan, this.folded, [this.wide, 0.68 * innerHeight]);
     const made = paint(this.scene, (b) => this.toggle(b));
     this.shapes = made.shapes;
     this.edges = made.edges;
@@ -165,6 +166,12 @@ class Graph {
       if (this.scene.width * this.view.s > w) this.view.x = this.scene.width - (w - 18) / this.view.s;
       this.apply();
     }
+  }
+  resized() {
+    if (this.touched || !this.stage.clientWidth) return this.apply();
+    /* a stage of another shape may want another direction */
+    if (Math.abs(this.stage.clientWidth - this.wide) > 0.15 * this.wide) { this.rebuild(); this.update(); }
+    return this.start();
   }
   zoom(by, px, py) {
     const [w, h] = this.size(), s = Math.min(6, Math.max(0.02, this.view.s * by)), x = px ?? w / 2, y = py ?? h / 2;
