@@ -7,15 +7,20 @@ import re
 from dataclasses import asdict
 
 import pytest
+import torch
+import yaml
 from click.testing import CliRunner, Result
 from conftest import ROOT
+from models import build
 from rich.console import Console
+from torch import Tensor, nn
 
 from reclra_compile.cli import report
 from reclra_compile.cli.main import main
-from reclra_compile.errors import Notice
+from reclra_compile.compiler import plan_for
+from reclra_compile.errors import Notice, WiringError
 from reclra_compile.explain.entries import FOLDER, Entry, groups, parse
-from reclra_compile.spec.load import CODES
+from reclra_compile.spec.load import CODES, load_text
 
 ENTRIES = {e.code: e for g in groups() for e in g.entries}
 ROW = re.compile(r"^\| ([A-Z]\d{3}) \| (.*?) \|(?: .* \|)?$", re.MULTILINE)
@@ -123,3 +128,39 @@ def test_a_terminal_is_told_where_more_is_said(terminal: bool, capsys: pytest.Ca
     report.hint(out, [Notice("", c).code for c in ("W003", "", "W003", "T010", "W004", "W005")])
     report.hint(out, [""])
     assert capsys.readouterr().out == ("reclra-compile explain W003 T010 W004 says more\n" if terminal else "")
+
+
+def yaml_examples() -> dict[str, str]:
+    """Code → the YAML that its explanation gives as what raises it."""
+    text = (FOLDER / "W.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^## (W\d{3}):[^\n]*\n(?:(?!^## ).)*?^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("code", yaml_examples())
+def test_examples_of_wirings_raise_their_code(code: str) -> None:
+    text = yaml_examples()[code]
+    module, x = (Recurrent(), torch.zeros(2, 3, 4)) if code == "W033" else build("mlp")
+    try:
+        part = yaml.safe_load(text)
+        part = {"pathways": [{"from": "output", **part}]} if "to" in part else part
+        whole = {"version": 1, **({} if "auto" in part else {"pathways": [{"from": "output", "to": "all"}]}), **part}
+        found = {w.code for w in plan_for(module, x, whole).warnings}
+    except yaml.YAMLError:
+        with pytest.raises(WiringError) as error:
+            load_text(text, "my.yaml")
+        found = {f.code for f in error.value.faults}
+    except WiringError as error:
+        found = {f.code for f in error.faults}
+    assert code in found, found
+
+
+class Recurrent(nn.Module):
+    """A layer, an LSTM that reads it, and one that reads its last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.lstm, self.head = nn.Linear(4, 4), nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of a sequence."""
+        return self.head(self.lstm(self.first(x))[0][:, -1])

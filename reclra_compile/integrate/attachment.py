@@ -103,7 +103,8 @@ class Attachment:
         if reading.doubt and not self._warned:
             self._warned = True
             fix = "say what the loop multiplies the loss with: attach(…, loss_scale=…), or which loss it is: loss_fn=…"
-            warnings.warn(f"{Notice(reading.doubt, 'A010')}\n  fix: {fix}", stacklevel=2)
+            said = Notice(reading.doubt, "A010")
+            warnings.warn(f"{said}\n  fix: {fix}", stacklevel=2)
         return reading
 
     def state_dict(self) -> dict[str, Any]:
