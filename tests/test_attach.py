@@ -156,6 +156,16 @@ def test_other_losses(loss: str) -> None:
     follow(rc.attach(net, x, "depth1", loss_fn=loss_fn), program, (x,), target(y), loss_fn)
 
 
+def test_soft_labels_of_a_teacher() -> None:
+    def distill(output, y):
+        return F.kl_div(output.log_softmax(1), y, reduction="batchmean")
+
+    x, _ = batch()
+    y = torch.softmax(batch(1)[0][:, :CLASSES], 1)
+    program = rc.compile(mlp(), x, "depth1", loss_fn=distill, reduction="mean")
+    follow(rc.attach(mlp(), x, "depth1"), program, (x,), y, distill)
+
+
 def test_a_scaled_loss_of_elements_needs_its_scale_said() -> None:
     x, y = batch()
     program = rc.compile(mlp(), x, "depth1", loss_fn=F.mse_loss)

@@ -148,6 +148,7 @@ def test_it_is_the_same_model_to_everybody_else() -> None:
     names = [n for n, _ in model.named_parameters()]
     assert names[: len(keys)] == keys and names[len(keys)].startswith("reclra.")
     assert len(names) == len(set(map(id, model.parameters())))
+    assert all(model.get_parameter(name) is p for name, p in model.named_parameters())
     model.to(torch.float32)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert all(g is not None and g.dtype == torch.float32 for g in _float_backward(model))

@@ -31,6 +31,14 @@ class Attached:
         below = f"{prefix}.{PREFIX}" if prefix else PREFIX
         yield from self.reclra.synapses.named_modules(memo, below, remove_duplicate)
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """As `nn.Module.get_submodule`, for the synapses too."""
+        first, _, rest = target.partition(".")
+        found: nn.Module = (
+            self.reclra.synapses.get_submodule(rest) if first == PREFIX else super().get_submodule(target)  # type: ignore[misc]
+        )
+        return found
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[misc]
         self.reclra.synapses._apply(fn, recurse)

@@ -48,7 +48,7 @@ def _read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: b
     natural = 1.0 if loss.reduction == "sum" else 1.0 / len(z)
     by_hand = natural * (1.0 if scale is None else scale)
     if loss.kind in ("cross_entropy", ""):
-        found = _rows(z, g, loss, by_hand if scale is not None else None, natural, wants_labels)
+        found = _rows(z, g, loss, scale, natural, wants_labels)
         if found is not None:
             return found
     if not bool(g.isfinite().all()):  # nothing to learn from: a gradient scaler leaves such a step out
@@ -86,21 +86,36 @@ def by_labels(z: Tensor, g: Tensor, loss_fn: LossFunction, y: Any, natural: floa
 
 
 def _rows(
-    z: Tensor, g: Tensor, loss: Loss, by_hand: float | None, natural: float, wants_labels: bool
+    z: Tensor, g: Tensor, loss: Loss, scale: float | None, natural: float, wants_labels: bool
 ) -> Reading | None:
     if z.ndim < 2:
         return None
-    for axis in _axes(z, g):
-        flat = _flat(z, axis), _flat(g, axis)
-        found = fit(*flat, loss.known, wants_labels)
+    axes = _axes(z, g)
+    for axis in axes:
+        found = fit(_flat(z, axis), _flat(g, axis), loss.known, wants_labels)
         if found is not None:
-            f = by_hand or _factor(found, loss, len(z))
-            if by_hand is None and found.shared is not None:
+            f = _factor(found, loss, len(z))
+            if scale is not None:
+                f = natural * scale
+            elif found.shared is not None:
                 exact = _rounded(f / natural, g.dtype) * natural
                 f, found = exact, replace(found, factors=found.factors * (exact / f))
             made = CrossEntropy(found, axis) if wants_labels else _squares(z, g, f)
             return Reading(f, f / natural, made, told=True)
-    return None
+    return _soft(z, g, loss, axes[0], natural, scale)
+
+
+def _soft(z: Tensor, g: Tensor, loss: Loss, axis: int, natural: float, scale: float | None) -> Reading | None:
+    """Rows whose labels are spread over all classes, as a teacher's are: f is what it is by hand."""
+    times = 1.0 if scale is None else scale
+    p, rows = torch.softmax(_high(_flat(z, axis)), 1), _high(_flat(g, axis))
+    k = times if loss.reduction == "sum" else times / len(rows)
+    labels, tolerance = p - rows / k, TOLERANCE.get(g.dtype, 1e-3)
+    balanced = float(rows.sum(1).abs().sum()) <= tolerance * float(rows.abs().sum())
+    if not balanced or float(labels.min()) < -tolerance:
+        return None
+    factors = rows.new_full((len(rows),), k)
+    return Reading(natural * times, times, CrossEntropy(Fit(factors, k, torch.ones_like(factors), labels), axis))
 
 
 def _factor(found: Fit, loss: Loss, samples: int) -> float:
