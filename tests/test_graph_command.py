@@ -177,6 +177,12 @@ def test_a_model_is_drawn_in_each_format(tmp_path: Path) -> None:
     assert (told["plan"], told["pathways"], told["picture"]) == ("depth1", 5, str(tmp_path / "m.dot"))
 
 
+def test_what_mermaid_refuses_is_said(tmp_path: Path) -> None:
+    large = saved(chain(300), tmp_path)
+    assert "too large for Mermaid" in run(large, "--out", tmp_path / "x.mmd").stdout
+    assert "too large" not in run(large, "--out", tmp_path / "x.dot").stdout
+
+
 def test_two_wirings_and_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = ROOT / "examples" / "mlp_digits.py"

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_view import HOSTILE, make, region
+from test_view import HOSTILE, depth1, make, region
 
 from reclra_compile.ir import Plan, Target
 from reclra_compile.view.draw import write_picture
-from reclra_compile.view.mermaid import to_mermaid
+from reclra_compile.view.mermaid import to_mermaid, too_large
 
 #: a quoted text of letters, digits, a few signs, numbered characters, and line breaks
 TEXT = r'"(?:[\w .,:/+()=×·…-]|#\d+;|<br>)+"'
@@ -100,6 +100,12 @@ def test_frozen_regions_are_dashed() -> None:
     plan = nested(("a", "b"), ((), ()))
     plan = replace(plan, targets=(Target("a", "lra", trainable=False),))
     assert ("of", "class n1 frozen") in lines(to_mermaid(plan))
+
+
+def test_what_mermaid_refuses_is_known() -> None:
+    assert not too_large(to_mermaid(depth1(100)))
+    assert too_large(to_mermaid(depth1(260)))  # 520 lines and more
+    assert not too_large(to_mermaid(depth1(4)) + " " * 40_000) and too_large(to_mermaid(depth1(4)) + " " * 50_000)
 
 
 @pytest.mark.parametrize("suffix", [".mmd", ".mermaid"])

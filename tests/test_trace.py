@@ -19,7 +19,7 @@ from torch import nn
 
 import reclra_compile as rc
 from reclra_compile.cli.main import main
-from reclra_compile.cli.trace_view import Tracer
+from reclra_compile.cli.trace_view import TraceFile, Tracer
 from reclra_compile.errors import UserError
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
@@ -181,6 +181,17 @@ def test_train_records_and_graph_shows(tmp_path: Path, monkeypatch: pytest.Monke
     assert told["ratio"] == pytest.approx(told["measured_us"] / told["predicted_us"]) and told["picture"]
     result = CliRunner().invoke(main, ["graph", str(DIGITS), "-w", "depth2", "--trace", "t.json", "--json"])
     assert [e["code"] for e in json.loads(result.output)["errors"]] == ["V006"]
+
+
+def test_a_run_without_steps_leaves_no_trace(tmp_path: Path) -> None:
+    plan = program()[0].plan
+    assert TraceFile(None).said(plan) is None
+    file = tmp_path / "t.json"
+    assert TraceFile(str(file)).said(plan) == "none, as no step was taken"
+    before = TraceFile(str(file))
+    written(tmp_path)
+    assert str(before.said(plan)).startswith(f"{file} (3 steps, the median ")
+    assert TraceFile(str(file)).said(plan) == "none, as no step was taken"  # it is an earlier run's
 
 
 class Quiet:

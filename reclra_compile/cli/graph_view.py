@@ -16,6 +16,7 @@ from reclra_compile.simulate.measured import Traced, predicted_us, read_trace
 from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.view.draw import write_picture
 from reclra_compile.view.label import time_text
+from reclra_compile.view.mermaid import SUFFIXES, too_large
 
 PAGE_ONLY = ("beside", "trace", "simulate")
 
@@ -46,6 +47,9 @@ def carry_out(model: str, wiring: str, given: bool, options: dict[str, Any]) -> 
         note(line)
     if out:
         note(f"picture written to {out}")
+    if out and Path(out).suffix.lower() in SUFFIXES and too_large(Path(out).read_text(encoding="utf-8")):
+        note("it is too large for Mermaid as it is: raise maxEdges and maxTextSize, or draw larger regions, such as "
+             "--granularity block")  # fmt: skip
     if out and opened is False:
         note(f"there is no browser to open it here: open {Path(out).resolve().as_uri()} in one")
     return None

@@ -12,8 +12,15 @@ from reclra_compile.view.label import clean
 from reclra_compile.view.layout import layout
 from reclra_compile.view.palette import LIGHT, wave_colours
 
-MOST_LINES = 500  #: Mermaid's own limit where a page has not raised `maxEdges`
+SUFFIXES = (".mmd", ".mermaid")
+MOST_LINES, MOST_TEXT = 500, 50_000  #: Mermaid's own limits, where a page has not raised maxEdges and maxTextSize
+_LINE = re.compile(r"^ +n\d+ (?:-->|==>|-\.->)", re.MULTILINE)
 _UNSAFE = re.compile(r"[^\w .,:/+()=×·…\n-]")
+
+
+def too_large(text: str) -> bool:
+    """True for a flowchart that Mermaid refuses to draw unless its page has raised the limits."""
+    return len(text) > MOST_TEXT or len(_LINE.findall(text)) > MOST_LINES
 
 
 @dataclass
