@@ -196,7 +196,7 @@ def hf_loop(monkeypatch: pytest.MonkeyPatch):
 
 
 class TestTransformers:
-    @pytest.mark.parametrize("parts", [1, 2])
+    @pytest.mark.parametrize("parts", [2, pytest.param(1, marks=pytest.mark.slow)])
     def test_trainer(self, hf_loop, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """Trainer finds the columns, scales by all items of an optimizer step, clips and lets the rate fall."""
         attach, mean, seen, labels = rc.attach, hf_loop.mean, [], []
