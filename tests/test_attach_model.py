@@ -195,6 +195,18 @@ def test_buffers_that_forward_reads_follow_the_model() -> None:
     torch.testing.assert_close(model(x.float()), model.eval()(x.float()))
 
 
+def test_layers_in_eval_mode_stay_there() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(inplace=True), nn.Linear(8, CLASSES))
+    twin, (x, y) = copy.deepcopy(net), batch()
+    for m in (rc.attach(net, x, "backprop"), twin):
+        m[1].eval()
+        m[3].eval()
+        F.cross_entropy(m(x), y).backward()
+    close(gradients(net), gradients(twin), 1e-9)
+    assert torch.equal(net[1].running_mean, twin[1].running_mean)
+
+
 def test_synapses_are_saved_with_the_model_or_apart() -> None:
     model, other = attached(save_synapses=True), attached(seed=5)
     backward(model)

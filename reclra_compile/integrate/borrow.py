@@ -8,7 +8,7 @@ backward pass fires each once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ class Borrowed:
     def __init__(self, model: nn.Module) -> None:
         self._places: list[Place] = []
         self._buffers: list[tuple[Buffers, str, Buffers, str]] = []
+        self._twins: list[tuple[nn.Module, nn.Module]] = []
         self._add(model, {})
 
     def _add(self, module: nn.Module, known: dict[int, nn.Parameter]) -> None:
@@ -39,8 +40,13 @@ class Borrowed:
                 if alias is not None:
                     self._places.append((own[name]._parameters, key, alias))
 
-    def follow(self, model: nn.Module, regions: Iterable[nn.Module]) -> None:
-        """Let buffers that graphs of regions hold be those of the model, also after it has moved or been loaded."""
+    def follow(self, model: nn.Module, regions: Iterable[nn.Module], called: Mapping[str, nn.Module]) -> None:
+        """Let buffers that graphs of regions hold be those of the model, also after it has moved or been loaded.
+
+        `called`: the modules that graphs call, by path; those that stand in for one of the model's keep its mode.
+        """
+        own_modules = dict(model.named_modules())
+        self._twins = [(m, own_modules[path]) for path, m in called.items() if own_modules.get(path, m) is not m]
         held = {id(b): (m._buffers, k) for m in model.modules() for k, b in m._buffers.items() if b is not None}
         own = {id(m._buffers) for m in model.modules()}
         for m in (m for region in regions for m in region.modules() if id(m._buffers) not in own):
@@ -58,6 +64,8 @@ class Borrowed:
             owner[key] = alias
         for buffers, name, of_model, key in self._buffers:
             buffers[name] = of_model[key]
+        for twin, module in self._twins:
+            twin.training = module.training
         try:
             yield
         finally:

@@ -56,7 +56,8 @@ class LinkedModel:
             weights = [p for name, p in model.named_parameters() if name in inner]
         self.synapses = copy.deepcopy(holder) if synapses is None else synapses
         self.borrowed.pair(self.synapses, holder)
-        self.borrowed.follow(model, (m for modules in linked.modules.values() for m in modules))
+        regions = (m for modules in linked.modules.values() for m in modules)
+        self.borrowed.follow(model, regions, ground.traced.modules)
         self.program = AttachedProgram(made, model, linked, self.synapses, self.borrowed, output)
         self.halves = Halves(self.program)
         self.any_batch = ground.traced.route == "torch.fx"
