@@ -15,8 +15,8 @@ from reclra_compile.view.recorded import Recorded
 from reclra_compile.view.tables import difference_tables, names_of, pathway_table, region_table
 
 #: the page's script, in the order in which its parts build on each other
-_SCRIPTS = ("base", "columns", "route", "scene", "shapes", "stage", "panel", "waves", "search", "lanes", "times",
-            "timeline", "main")  # fmt: skip
+_SCRIPTS = ("base", "columns", "route", "scene", "shapes", "stage", "pointer", "panel", "waves", "search",
+            "lanes", "times", "bars", "timeline", "main")  # fmt: skip
 _KEYS = (
     ("← →", "one wave back or on"), ("Space", "play the waves, or pause"), ("A", "all waves"),
     ("↑ ↓", "from region to region"), ("Enter", "select, or let go"), ("O", "open or fold a block"),

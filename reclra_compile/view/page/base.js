@@ -32,23 +32,41 @@ function widthOf(text, size, bold) {
 /* the end of a dotted name says more than its start */
 function shorten(text, room, size, bold) {
   if (widthOf(text, size, bold) <= room) return text;
-  let low = 0, high = text.length - 1, best = "…";
+  let low = 0,
+    high = text.length - 1,
+    best = "…";
   while (low <= high) {
-    const kept = (low + high) >> 1, tail = Math.floor((kept + 1) * 3 / 5);
+    const kept = (low + high) >> 1,
+      tail = Math.floor(((kept + 1) * 3) / 5);
     const short = text.slice(0, kept - tail) + "…" + text.slice(text.length - tail);
-    if (widthOf(short, size, bold) <= room) { best = short; low = kept + 1; } else high = kept - 1;
+    if (widthOf(short, size, bold) <= room) {
+      best = short;
+      low = kept + 1;
+    } else high = kept - 1;
   }
   return best;
 }
 
-function count(n) { return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f"); }
+function count(n) {
+  return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+}
 function amount(n, unit) {
-  for (const [limit, prefix] of [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [limit, prefix] of [
+    [1e15, "P"],
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (n >= limit) return `${Number((n / limit).toPrecision(3))} ${prefix}${unit}`;
   }
   return `${Number(n.toPrecision(3))} ${unit}`;
 }
-function parametersText(n) { return `${amount(n, "").replace(/ (?=.$)/, "").trim()} parameters`; }
+function parametersText(n) {
+  return `${amount(n, "")
+    .replace(/ (?=.$)/, "")
+    .trim()} parameters`;
+}
 function timeText(us, unit) {
   if (unit === "flops") return amount(us, "FLOPs");
   if (us < 999.5) return `${Number(us.toPrecision(3))} µs`;
@@ -97,14 +115,18 @@ const state = { view: "graph", wave: null, plan: 0, pinned: null, over: null, qu
 const lastWave = Math.max(...plans.map((p) => p.waves), 1) - 1;
 const graphs = [];
 const listeners = [];
-function show() { for (const f of listeners) f(); }
+function show() {
+  for (const f of listeners) f();
+}
 
 /* what another plan calls the same thing: the region or block of that name, the pathway into the same region */
 function counterpart(thing, plan) {
   if (!thing) return null;
-  if (thing.kind !== "pathway") return [...plan.regions, ...plan.blocks].find((t) => t.kind === thing.kind && t.name === thing.name) || null;
+  if (thing.kind !== "pathway")
+    return [...plan.regions, ...plan.blocks].find((t) => t.kind === thing.kind && t.name === thing.name) || null;
   const home = plans.find((p) => p.pathways[thing.index] === thing);
-  const target = home.regions[thing.target].name, source = home.regions[thing.source].name;
+  const target = home.regions[thing.target].name,
+    source = home.regions[thing.source].name;
   const same = plan.pathways.filter((p) => plan.regions[p.target].name === target);
   return same.find((p) => plan.regions[p.source].name === source) || same[0] || null;
 }
@@ -120,5 +142,6 @@ function choose(plan, key, keep) {
 }
 function jump(plan, key) {
   choose(plan, key, true);
-  for (const g of graphs) g.reveal(g.plan === plans[plan] ? plans[plan].byKey.get(key) : counterpart(plans[plan].byKey.get(key), g.plan));
+  for (const g of graphs)
+    g.reveal(g.plan === plans[plan] ? plans[plan].byKey.get(key) : counterpart(plans[plan].byKey.get(key), g.plan));
 }

@@ -1,9 +1,18 @@
 /* columns of a directed graph and places across them, as the still pictures have them */
 function layered(count, links) {
-  const after = [], before = [];
-  for (let n = 0; n < count; n++) { after.push([]); before.push([]); }
-  for (const [a, b] of links) { after[a].push(b); before[b].push(a); }
-  const columns = new Array(count).fill(0), open = before.map((l) => l.length), done = new Array(count).fill(false);
+  const after = [],
+    before = [];
+  for (let n = 0; n < count; n++) {
+    after.push([]);
+    before.push([]);
+  }
+  for (const [a, b] of links) {
+    after[a].push(b);
+    before[b].push(a);
+  }
+  const columns = new Array(count).fill(0),
+    open = before.map((l) => l.length),
+    done = new Array(count).fill(false);
   let ready = [];
   for (let n = 0; n < count; n++) if (!open[n]) ready.push(n);
   for (let left = count; left > 0; left--) {
@@ -31,7 +40,10 @@ function layered(count, links) {
 
 function orderRows(rows, before, after) {
   const place = [];
-  const set = (row) => row.forEach((n, i) => { place[n] = i - (row.length - 1) / 2; });
+  const set = (row) =>
+    row.forEach((n, i) => {
+      place[n] = i - (row.length - 1) / 2;
+    });
   rows.forEach(set);
   for (let sweep = 0; sweep < 6; sweep++) {
     const forward = sweep % 2 === 0;
@@ -49,7 +61,11 @@ function orderRows(rows, before, after) {
 
 function spreadRows(rows, columns, before, after) {
   const at = [];
-  rows.forEach((row) => row.forEach((n, i) => { at[n] = i - (row.length - 1) / 2; }));
+  rows.forEach((row) =>
+    row.forEach((n, i) => {
+      at[n] = i - (row.length - 1) / 2;
+    }),
+  );
   for (let sweep = 0; sweep < 8; sweep++) {
     const forward = sweep % 2 === 0;
     for (const row of forward ? rows : [...rows].reverse()) {
@@ -57,7 +73,9 @@ function spreadRows(rows, columns, before, after) {
         const near = (forward ? before[n] : after[n]).filter((m) => Math.abs(columns[m] - columns[n]) === 1);
         return near.length ? near.reduce((s, m) => s + at[m], 0) / near.length : at[n];
       });
-      apart(wish).forEach((v, i) => { at[row[i]] = v; });
+      apart(wish).forEach((v, i) => {
+        at[row[i]] = v;
+      });
     }
   }
   const middle = (Math.max(...at) + Math.min(...at)) / 2;
@@ -68,7 +86,8 @@ function spreadRows(rows, columns, before, after) {
 function apart(wish) {
   const blocks = [];
   wish.forEach((w, i) => {
-    let mean = w - i, size = 1;
+    let mean = w - i,
+      size = 1;
     while (blocks.length && blocks[blocks.length - 1][0] >= mean) {
       const [m, k] = blocks.pop();
       mean = (mean * size + m * k) / (size + k);

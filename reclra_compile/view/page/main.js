@@ -32,70 +32,115 @@ for (const v of views) {
 const THEMES = ["system", "light", "dark"];
 function theme(to) {
   const root = document.documentElement;
-  if (to === "system") delete root.dataset.theme; else root.dataset.theme = to;
+  if (to === "system") delete root.dataset.theme;
+  else root.dataset.theme = to;
   $("theme").textContent = `Colours: ${to}`;
   $("theme").setAttribute("aria-label", `colours: ${to}; switch`);
   for (const f of themeChanged) f();
 }
-function nextTheme() { theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme || "system") + 1) % 3]); }
+function nextTheme() {
+  theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme || "system") + 1) % 3]);
+}
 $("theme").addEventListener("click", nextTheme);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themeChanged.forEach((f) => f()));
 $("help").addEventListener("click", () => $("keys").showModal());
 
 /* one legend for each drawing: a colour for each wave, or a scale where they are many */
 function legend(plan, ul) {
-  const few = plan.waves <= 6, add = (look, said, wave) => {
-    const li = make("li", undefined, wave === undefined ? "" : "w" + wave);
-    li.append(make("i", undefined, look), said);
-    ul.append(li);
-  };
+  const few = plan.waves <= 6,
+    add = (look, said, wave) => {
+      const li = make("li", undefined, wave === undefined ? "" : "w" + wave);
+      li.append(make("i", undefined, look), said);
+      ul.append(li);
+    };
   if (plan.output >= 0) add("arc", "wave 0: the loss", 0);
-  if (few) for (let w = 1; w < plan.waves; w++) {
-    const n = plan.pathways.filter((p) => p.wave === w).length;
-    add("arc", `wave ${w}: ${n} pathway${n === 1 ? "" : "s"}`, w);
-  } else add("scale", `waves 1 to ${plan.waves - 1}`);
+  if (few)
+    for (let w = 1; w < plan.waves; w++) {
+      const n = plan.pathways.filter((p) => p.wave === w).length;
+      add("arc", `wave ${w}: ${n} pathway${n === 1 ? "" : "s"}`, w);
+    }
+  else add("scale", `waves 1 to ${plan.waves - 1}`);
   add("forward", "forward");
   if (plan.pathways.some((p) => p.tied)) add("tied", "along the model's own edge");
   if (plan.regions.some((r) => r.frozen)) add("frozen", "frozen");
 }
 
-plans.forEach((plan, i) => { legend(plan, $("legend" + i)); graphs.push(new Graph(i)); });
+plans.forEach((plan, i) => {
+  legend(plan, $("legend" + i));
+  graphs.push(new Graph(i));
+});
 listeners.push(describe, tellWave, tellFound, markRows);
 const active = () => graphs[graphs.length > 1 && state.plan === 1 ? 1 : 0];
 if (!plans.some((p) => p.blocks.length)) $("folding").hidden = true;
-$("open").addEventListener("click", () => { graphs.forEach((g) => g.foldAll(false)); show(); });
-$("fold").addEventListener("click", () => { graphs.forEach((g) => g.foldAll(true)); show(); });
+$("open").addEventListener("click", () => {
+  graphs.forEach((g) => g.foldAll(false));
+  show();
+});
+$("fold").addEventListener("click", () => {
+  graphs.forEach((g) => g.foldAll(true));
+  show();
+});
 $("in").addEventListener("click", () => graphs.forEach((g) => g.zoom(1.25)));
 $("out").addEventListener("click", () => graphs.forEach((g) => g.zoom(0.8)));
-const fitAll = () => graphs.forEach((g) => { g.touched = true; g.fit(); });
+const fitAll = () =>
+  graphs.forEach((g) => {
+    g.touched = true;
+    g.fit();
+  });
 $("fit").addEventListener("click", fitAll);
 
 function act(e, shape) {
   const graph = graphs.find((g) => g.svg.contains(document.activeElement)) || active();
   switch (e.key) {
-    case "ArrowLeft": stop(); return step(-1);
-    case "ArrowRight": stop(); return step(1);
-    case "ArrowUp": case "ArrowDown": return graph.step(e.key === "ArrowDown" ? 1 : -1);
-    case " ": return play();
-    case "Enter": return choose(graph.number, shape);
-    case "o": case "O": {
-      const key = shape || byPlan(graph.number, state.pinned)?.key, thing = graph.plan.byKey.get(key);
+    case "ArrowLeft":
+      stop();
+      return step(-1);
+    case "ArrowRight":
+      stop();
+      return step(1);
+    case "ArrowUp":
+    case "ArrowDown":
+      return graph.step(e.key === "ArrowDown" ? 1 : -1);
+    case " ":
+      return play();
+    case "Enter":
+      return choose(graph.number, shape);
+    case "o":
+    case "O": {
+      const key = shape || byPlan(graph.number, state.pinned)?.key,
+        thing = graph.plan.byKey.get(key);
       if (thing?.kind === "block") return graph.toggle(thing.index);
-      const inner = thing?.kind === "region" ? graph.plan.around[thing.index].filter((b) => !graph.folded.has(b)).pop() : undefined;
+      const inner =
+        thing?.kind === "region"
+          ? graph.plan.around[thing.index].filter((b) => !graph.folded.has(b)).pop()
+          : undefined;
       return inner === undefined ? undefined : graph.toggle(inner);
     }
-    case "a": case "A": stop(); return stepTo(null);
-    case "+": case "=": return graph.zoom(1.25);
-    case "-": return graph.zoom(0.8);
-    case "0": return fitAll();
+    case "a":
+    case "A":
+      stop();
+      return stepTo(null);
+    case "+":
+    case "=":
+      return graph.zoom(1.25);
+    case "-":
+      return graph.zoom(0.8);
+    case "0":
+      return fitAll();
   }
   return undefined;
 }
 document.addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented || $("keys").open) return;
-  const on = e.target, typing = on === $("search"), shape = on.closest?.("svg [data-key]")?.dataset.key;
+  const on = e.target,
+    typing = on === $("search"),
+    shape = on.closest?.("svg [data-key]")?.dataset.key;
   if (e.key === "Escape") {
-    if (typing) { on.value = ""; find(); on.blur(); }
+    if (typing) {
+      on.value = "";
+      find();
+      on.blur();
+    }
     state.pinned = state.over = null;
     show();
   } else if (typing) {
@@ -109,10 +154,30 @@ document.addEventListener("keydown", (e) => {
   else if (e.key === "?") $("keys").showModal();
   else if (state.view === "graph") {
     /* buttons and the slider keep the keys that mean something to them */
-    const own = on.closest?.("button, a, input, summary") && (e.key === " " || e.key === "Enter" || (on.type === "range" && e.key.startsWith("Arrow")));
-    const scrolls = e.key.startsWith("Arrow") && (e.key === "ArrowUp" || e.key === "ArrowDown") && !shape && !on.closest?.(".view");
+    const own =
+      on.closest?.("button, a, input, summary") &&
+      (e.key === " " || e.key === "Enter" || (on.type === "range" && e.key.startsWith("Arrow")));
+    const scrolls =
+      e.key.startsWith("Arrow") && (e.key === "ArrowUp" || e.key === "ArrowDown") && !shape && !on.closest?.(".view");
     if (own || scrolls || (e.key === "Enter" && !shape)) return;
-    if (["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", " ", "Enter", "o", "O", "a", "A", "+", "=", "-", "0"].includes(e.key)) {
+    if (
+      [
+        "ArrowLeft",
+        "ArrowRight",
+        "ArrowUp",
+        "ArrowDown",
+        " ",
+        "Enter",
+        "o",
+        "O",
+        "a",
+        "A",
+        "+",
+        "=",
+        "-",
+        "0",
+      ].includes(e.key)
+    ) {
       e.preventDefault();
       act(e, shape);
     }

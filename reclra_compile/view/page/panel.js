@@ -3,7 +3,9 @@ const panel = $("panel");
 let described;
 
 function describe() {
-  const thing = chosen(), folded = thing?.kind === "block" && graphs[state.plan].folded.has(thing.index), name = `${state.plan}${thing?.key}${folded}`;
+  const thing = chosen(),
+    folded = thing?.kind === "block" && graphs[state.plan].folded.has(thing.index),
+    name = `${state.plan}${thing?.key}${folded}`;
   if (described === name) return;
   described = name;
   const inside = panel.contains(document.activeElement);
@@ -19,35 +21,63 @@ function describe() {
 
 function fill(thing) {
   if (!thing) return hint();
-  const home = plans[state.plan], other = plans.length > 1 ? plans[1 - state.plan] : null;
+  const home = plans[state.plan],
+    other = plans.length > 1 ? plans[1 - state.plan] : null;
   panel.append(make("h2", thing.name));
   const kind = make("div", undefined, "kind" + (thing.wave >= 0 ? " w" + thing.wave : ""));
-  kind.append(make("span", undefined, "dot"), make("span", { region: "region", pathway: "error pathway", block: "block" }[thing.kind]));
+  kind.append(
+    make("span", undefined, "dot"),
+    make("span", { region: "region", pathway: "error pathway", block: "block" }[thing.kind]),
+  );
   panel.append(kind);
   if (thing.kind === "block") return describeBlock(thing, home);
   const twin = other ? counterpart(thing, other) : null;
   if (other) panel.append(twin ? pairTable(thing, twin) : make("p", "The other wiring has none.", "hint"));
   if (!twin) panel.append(factList(thing.facts));
   if (thing.kind === "pathway") {
-    links("between", [[home.regions[thing.source], "from"], [home.regions[thing.target], "to"]]);
+    links("between", [
+      [home.regions[thing.source], "from"],
+      [home.regions[thing.target], "to"],
+    ]);
     return;
   }
-  links("errors arrive by", home.into[thing.index].map((p) => [p, `${p.kernel}, ${p.update}`]));
-  links("errors leave by", home.outOf[thing.index].map((p) => [p, `${p.kernel}, ${p.update}`]));
+  links(
+    "errors arrive by",
+    home.into[thing.index].map((p) => [p, `${p.kernel}, ${p.update}`]),
+  );
+  links(
+    "errors leave by",
+    home.outOf[thing.index].map((p) => [p, `${p.kernel}, ${p.update}`]),
+  );
   const around = home.around[thing.index].map((i) => home.blocks[i]);
-  links("in the blocks", around.map((b) => [b, `${b.regions.length} regions`]));
+  links(
+    "in the blocks",
+    around.map((b) => [b, `${b.regions.length} regions`]),
+  );
 }
 
 function hint() {
   panel.append(make("h2", "Details"));
   panel.append(make("p", "Point at a region, a block or an error pathway; a click keeps it.", "hint"));
-  const plan = plans[0], list = [["regions", count(plan.regions.length)], ["error pathways", count(plan.pathways.length)], ["waves", count(plan.waves)]];
+  const plan = plans[0],
+    list = [
+      ["regions", count(plan.regions.length)],
+      ["error pathways", count(plan.pathways.length)],
+      ["waves", count(plan.waves)],
+    ];
   list.push(["parameters", count(plan.regions.reduce((n, r) => n + r.parameters, 0))]);
   list.push(["error synapses", count(plan.pathways.reduce((n, p) => n + p.synapses, 0))]);
   if (plan.blocks.length) list.push(["blocks", count(plan.blocks.length)]);
   if (plans.length === 1) panel.append(factList(list));
   const keys = make("p", undefined, "hint keys");
-  for (const [k, what] of [["←", ""], ["→", "waves"], ["Space", "play"], ["↑", ""], ["↓", "regions"], ["/", "search"]]) {
+  for (const [k, what] of [
+    ["←", ""],
+    ["→", "waves"],
+    ["Space", "play"],
+    ["↑", ""],
+    ["↓", "regions"],
+    ["/", "search"],
+  ]) {
     keys.append(make("kbd", k), ` ${what} `);
   }
   panel.append(keys);
@@ -65,16 +95,24 @@ function factList(facts) {
 
 /* the facts of one thing in two wirings; those that differ stand out */
 function pairTable(a, b) {
-  const [x, y] = state.plan === 0 ? [a, b] : [b, a], first = new Map(x.facts), second = new Map(y.facts);
-  const table = make("table", undefined, "pair"), head = make("tr");
+  const [x, y] = state.plan === 0 ? [a, b] : [b, a],
+    first = new Map(x.facts),
+    second = new Map(y.facts);
+  const table = make("table", undefined, "pair"),
+    head = make("tr");
   head.append(make("td"), ...plans.map((p) => make("th", p.name)));
   table.append(head);
   for (const key of new Set([...first.keys(), ...second.keys()])) {
-    const values = [first.get(key) ?? "–", second.get(key) ?? "–"], row = make("tr", undefined, values[0] === values[1] ? "" : "differs");
+    const values = [first.get(key) ?? "–", second.get(key) ?? "–"],
+      row = make("tr", undefined, values[0] === values[1] ? "" : "differs");
     const head = make("th", key);
     head.scope = "row";
     row.append(head);
-    if (values[0] === values[1]) { const cell = make("td", values[0]); cell.colSpan = 2; row.append(cell); } else row.append(...values.map((v) => make("td", v)));
+    if (values[0] === values[1]) {
+      const cell = make("td", values[0]);
+      cell.colSpan = 2;
+      row.append(cell);
+    } else row.append(...values.map((v) => make("td", v)));
     table.append(row);
   }
   return table;
@@ -84,25 +122,42 @@ function describeBlock(b, home) {
   const waves = [...new Set(b.waves.filter((w) => w >= 0))].sort((x, y) => x - y);
   const inside = (r) => b.regions.includes(r);
   const within = home.pathways.filter((p) => inside(p.source) && inside(p.target)).length;
-  const graph = graphs[state.plan], closed = graph.folded.has(b.index);
-  panel.append(factList([
-    ["regions", count(b.regions.length)], ["parameters", count(b.parameters)],
-    ["forward and weights", amount(b.flops, "FLOP")], ["pathways inside", count(within)],
-    ["waves", waves.length > 6 ? `${waves[0]} to ${waves[waves.length - 1]}` : waves.join(", ") || "none"],
-  ]));
+  const graph = graphs[state.plan],
+    closed = graph.folded.has(b.index);
+  panel.append(
+    factList([
+      ["regions", count(b.regions.length)],
+      ["parameters", count(b.parameters)],
+      ["forward and weights", amount(b.flops, "FLOP")],
+      ["pathways inside", count(within)],
+      ["waves", waves.length > 6 ? `${waves[0]} to ${waves[waves.length - 1]}` : waves.join(", ") || "none"],
+    ]),
+  );
   panel.append(button(closed ? "Open the block" : "Fold the block", () => graph.toggle(b.index)));
   const into = home.pathways.filter((p) => !inside(p.source) && inside(p.target));
   const out = home.pathways.filter((p) => inside(p.source) && !inside(p.target));
-  links("errors arrive by", into.map((p) => [p, p.kernel]));
-  links("errors leave by", out.map((p) => [p, p.kernel]));
-  links("regions", b.regions.map((r) => [home.regions[r], ""]));
+  links(
+    "errors arrive by",
+    into.map((p) => [p, p.kernel]),
+  );
+  links(
+    "errors leave by",
+    out.map((p) => [p, p.kernel]),
+  );
+  links(
+    "regions",
+    b.regions.map((r) => [home.regions[r], ""]),
+  );
 }
 
 function links(title, list) {
   if (!list.length) return;
-  const ul = make("ul"), most = 24, where = state.plan;
+  const ul = make("ul"),
+    most = 24,
+    where = state.plan;
   for (const [t, more] of list.slice(0, most)) {
-    const li = make("li", undefined, t.wave >= 0 ? "w" + t.wave : ""), b = button("", () => jump(where, t.key));
+    const li = make("li", undefined, t.wave >= 0 ? "w" + t.wave : ""),
+      b = button("", () => jump(where, t.key));
     b.append(make("span", undefined, "dot"), make("span", t.name));
     if (more) b.append(make("small", more));
     li.append(b);

@@ -5,7 +5,8 @@ function router(nodes, wires, space) {
   const wayOf = (node, other) => (nodes[other].column < nodes[node].column ? -1 : 1);
   const group = (map, key, value) => (map.has(key) ? map.get(key).push(value) : map.set(key, [value]));
 
-  const bundles = wires.map((_, i) => i), fans = new Map();
+  const bundles = wires.map((_, i) => i),
+    fans = new Map();
   wires.forEach((w, i) => group(fans, `${w.source},${w.side},${wayOf(w.source, w.target)}`, i));
   for (const members of fans.values()) {
     const most = wires[members[0]].side > 0 ? space.bundle : 1;
@@ -13,7 +14,9 @@ function router(nodes, wires, space) {
   }
 
   const endOf = (wire, node, other) => {
-    const n = nodes[node], way = wayOf(node, other), outer = wires[wire].side > 0 ? n.top : n.bottom;
+    const n = nodes[node],
+      way = wayOf(node, other),
+      outer = wires[wire].side > 0 ? n.top : n.bottom;
     const port = outer && n.column !== nodes[other].column;
     const channel = way > 0 ? n.column : n.column - 1;
     const cell = port ? 4 * n.column + (way > 0 ? 1 : 0) : 4 * channel + (way > 0 ? 2 : 3);
@@ -24,7 +27,10 @@ function router(nodes, wires, space) {
     const [a, b] = ends[i];
     return [Math.min(a.cell, b.cell), Math.max(a.cell, b.cell)];
   };
-  const width0 = (i) => { const [a, b] = spanOf(i); return b - a; };
+  const width0 = (i) => {
+    const [a, b] = spanOf(i);
+    return b - a;
+  };
 
   /* tracks: lower boxes and shorter wires turn farther from the box, so that they stay inside the others */
   const used = new Map();
@@ -35,7 +41,8 @@ function router(nodes, wires, space) {
   for (const [end, shared] of inChannels) {
     const channel = 2 * end.channel + (end.way < 0 ? 1 : 0);
     if (!used.has(channel)) used.set(channel, new Map());
-    const mine = used.get(channel), key = `${end.node},${shared ? bundles[end.wire] : ~end.wire}`;
+    const mine = used.get(channel),
+      key = `${end.node},${shared ? bundles[end.wire] : ~end.wire}`;
     if (!mine.has(key)) mine.set(key, mine.size);
     end.track = mine.get(key);
   }
@@ -44,7 +51,10 @@ function router(nodes, wires, space) {
   /* seats: longer wires nest outside shorter ones */
   const faces = new Map();
   for (const [source, target] of ends) {
-    for (const [end, shared] of [[source, true], [target, false]]) {
+    for (const [end, shared] of [
+      [source, true],
+      [target, false],
+    ]) {
       const face = `${end.node},${wires[end.wire].side},${end.port ? 0 : end.way}`;
       if (!faces.has(face)) faces.set(face, new Map());
       group(faces.get(face), shared ? bundles[end.wire] : ~end.wire, end);
@@ -52,20 +62,28 @@ function router(nodes, wires, space) {
   }
   for (const groups of faces.values()) {
     const ranked = [...groups.values()].map((list) => {
-      const long = Math.max(...list.map((e) => lengthOf(e.wire))), way = list[0].port ? list[0].way : 1;
+      const long = Math.max(...list.map((e) => lengthOf(e.wire))),
+        way = list[0].port ? list[0].way : 1;
       return { list, way, long: -way * long, wire: list[0].wire };
     });
     ranked.sort((a, b) => a.way - b.way || a.long - b.long || a.wire - b.wire);
-    ranked.forEach((r, k) => { for (const e of r.list) { e.seat = k; e.seats = ranked.length; } });
+    ranked.forEach((r, k) => {
+      for (const e of r.list) {
+        e.seat = k;
+        e.seats = ranked.length;
+      }
+    });
   }
 
   /* columns: wide enough for their ports, channels wide enough for their tracks */
-  const ports = new Array(columns).fill(0), width = new Array(columns).fill(0), left = [0];
+  const ports = new Array(columns).fill(0),
+    width = new Array(columns).fill(0),
+    left = [0];
   for (const n of nodes) width[n.column] = Math.max(width[n.column], n.du);
   for (const pair of ends) {
     for (const e of pair) if (e.port) ports[nodes[e.node].column] = Math.max(ports[nodes[e.node].column], e.seats);
   }
-  for (let c = 0; c < columns; c++) width[c] = Math.max(width[c], 16 + space.port / 2 * ports[c]);
+  for (let c = 0; c < columns; c++) width[c] = Math.max(width[c], 16 + (space.port / 2) * ports[c]);
   const size = (k) => (used.has(k) ? used.get(k).size : 0);
   for (let c = 0; c < columns - 1; c++) {
     const tracks = size(2 * c) + size(2 * c + 1);
@@ -82,12 +100,20 @@ function router(nodes, wires, space) {
       for (const cell of [4 * n.column, 4 * n.column + 1]) free[cell] = Math.max(free[cell], rim);
     }
     const groups = new Map();
-    wires.forEach((w, i) => { if (w.side === side && !local(i)) group(groups, bundles[i], i); });
+    wires.forEach((w, i) => {
+      if (w.side === side && !local(i)) group(groups, bundles[i], i);
+    });
     const hulls = [...groups].map(([g, m]) => {
       const spans = m.map(spanOf);
-      return { g, m, a: Math.min(...spans.map((s) => s[0])), b: Math.max(...spans.map((s) => s[1])), long: Math.max(...m.map(lengthOf)) };
+      return {
+        g,
+        m,
+        a: Math.min(...spans.map((s) => s[0])),
+        b: Math.max(...spans.map((s) => s[1])),
+        long: Math.max(...m.map(lengthOf)),
+      };
     });
-    hulls.sort((x, y) => (x.b - x.a) - (y.b - y.a) || x.long - y.long || x.g - y.g);
+    hulls.sort((x, y) => x.b - x.a - (y.b - y.a) || x.long - y.long || x.g - y.g);
     for (const { m, a, b } of hulls) {
       let level = -Infinity;
       for (let c = a; c <= b; c++) level = Math.max(level, free[c]);
@@ -98,27 +124,42 @@ function router(nodes, wires, space) {
   }
 
   function leave(end) {
-    const n = nodes[end.node], side = wires[end.wire].side, x = left[n.column], w = width[n.column];
+    const n = nodes[end.node],
+      side = wires[end.wire].side,
+      x = left[n.column],
+      w = width[n.column];
     if (end.port) {
       const step = end.seats > 1 ? Math.min(space.port, (w - 14) / (end.seats - 1)) : 0;
-      return [[x + w / 2 + (end.seat - (end.seats - 1) / 2) * step, n.v + side * n.dv / 2]];
+      return [[x + w / 2 + (end.seat - (end.seats - 1) / 2) * step, n.v + (side * n.dv) / 2]];
     }
     /* the middle of this face is where forward edges meet the box */
     const step = end.seats > 1 ? Math.min(7, (n.dv / 2 - 16) / (end.seats - 1)) : 0;
-    const v = n.v + side * (n.dv / 2 - 8 - end.seat * step), edge = end.way > 0 ? x + w : x;
-    return [[edge, v], [edge + end.way * (18 + space.track * end.track), v]];
+    const v = n.v + side * (n.dv / 2 - 8 - end.seat * step),
+      edge = end.way > 0 ? x + w : x;
+    return [
+      [edge, v],
+      [edge + end.way * (18 + space.track * end.track), v],
+    ];
   }
   function points(i) {
-    const first = leave(ends[i][0]), last = leave(ends[i][1]), level = levels[i];
+    const first = leave(ends[i][0]),
+      last = leave(ends[i][1]),
+      level = levels[i];
     if (level === null) return tidy([...first, [first[1][0], last[0][1]], last[0]]);
-    return tidy([...first, [first[first.length - 1][0], level], [last[last.length - 1][0], level], ...last.reverse()]);
+    return tidy([
+      ...first,
+      [first[first.length - 1][0], level],
+      [last[last.length - 1][0], level],
+      ...last.reverse(),
+    ]);
   }
   return { points, left, width };
 }
 
 /* points without repetitions and without those on a straight line between their neighbours */
 function tidy(points) {
-  const kept = [], near = (a, b) => Math.abs(a - b) < 1e-9;
+  const kept = [],
+    near = (a, b) => Math.abs(a - b) < 1e-9;
   for (const p of points) {
     const end = kept[kept.length - 1];
     if (end && near(p[0], end[0]) && near(p[1], end[1])) continue;

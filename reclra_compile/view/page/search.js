@@ -6,7 +6,11 @@ const rows = [...document.querySelectorAll("tr[data-row]")].map((row) => {
 
 function find() {
   state.query = $("search").value.trim().toLowerCase();
-  state.hits = state.query ? plans.flatMap((p, plan) => p.things.filter((t) => t.words.includes(state.query)).map((thing) => ({ plan, thing }))) : [];
+  state.hits = state.query
+    ? plans.flatMap((p, plan) =>
+        p.things.filter((t) => t.words.includes(state.query)).map((thing) => ({ plan, thing })),
+      )
+    : [];
   /* those that have it in their name come first */
   const named = (h) => (h.thing.name.toLowerCase().includes(state.query) ? 0 : 1);
   state.hits.sort((a, b) => named(a) - named(b));
@@ -22,8 +26,15 @@ function go(by) {
   jump(state.hits[state.hit].plan, state.hits[state.hit].thing.key);
 }
 function tellFound() {
-  const n = state.hits.length, all = plans.reduce((s, p) => s + p.things.length, 0);
-  $("found").textContent = !state.query ? "" : !n ? "none" : state.hit >= 0 ? `${state.hit + 1} of ${n}` : `${n} of ${all}`;
+  const n = state.hits.length,
+    all = plans.reduce((s, p) => s + p.things.length, 0);
+  $("found").textContent = !state.query
+    ? ""
+    : !n
+      ? "none"
+      : state.hit >= 0
+        ? `${state.hit + 1} of ${n}`
+        : `${n} of ${all}`;
   $("before").disabled = $("after").disabled = !n;
 }
 function markRows() {
@@ -33,7 +44,10 @@ function markRows() {
 
 $("search").addEventListener("input", find);
 $("search").addEventListener("keydown", (e) => {
-  if (e.key === "Enter") { e.preventDefault(); go(e.shiftKey ? -1 : 1); }
+  if (e.key === "Enter") {
+    e.preventDefault();
+    go(e.shiftKey ? -1 : 1);
+  }
 });
 $("before").addEventListener("click", () => go(-1));
 $("after").addEventListener("click", () => go(1));

@@ -6,13 +6,16 @@ class Graph {
     this.number = number;
     this.plan = plans[number];
     this.stage = $("stage" + number);
-    this.svg = draw("svg", { role: "group", "aria-label": `${this.plan.regions.length} regions, ${this.plan.pathways.length} error pathways in ${this.plan.waves} waves` });
+    this.svg = draw("svg", {
+      role: "group",
+      "aria-label": `${this.plan.regions.length} regions, ${this.plan.pathways.length} error pathways`,
+    });
     this.stage.append(this.svg);
     this.view = { x: 0, y: 0, s: 1 };
     this.touched = false;
     this.drag = null;
     this.folded = firstFolds(this.plan);
-    this.listen();
+    listenTo(this);
     this.rebuild();
     this.start();
     new ResizeObserver(() => this.resized()).observe(this.stage);
@@ -29,8 +32,16 @@ class Graph {
     this.svg.classList.toggle("large", this.scene.items.length + this.scene.arcs.length > 150);
     this.svg.classList.toggle("across", this.scene.across);
     /* ↑ and ↓ go through boxes and names of open blocks in the order of the model */
-    const first = (key) => (key[0] === "r" ? [Number(key.slice(1)), 1e9] : [this.plan.byKey.get(key).regions[0], this.plan.around[this.plan.byKey.get(key).regions[0]].indexOf(Number(key.slice(1)))]);
-    this.order = [...this.shapes.keys()].filter((k) => "rb".includes(k[0])).sort((a, b) => first(a)[0] - first(b)[0] || first(a)[1] - first(b)[1]);
+    const first = (key) =>
+      key[0] === "r"
+        ? [Number(key.slice(1)), 1e9]
+        : [
+            this.plan.byKey.get(key).regions[0],
+            this.plan.around[this.plan.byKey.get(key).regions[0]].indexOf(Number(key.slice(1))),
+          ];
+    this.order = [...this.shapes.keys()]
+      .filter((k) => "rb".includes(k[0]))
+      .sort((a, b) => first(a)[0] - first(b)[0] || first(a)[1] - first(b)[1]);
     const last = this.order[this.order.length - 1];
     if (last) this.shapes.get(last).g.setAttribute("tabindex", "0");
   }
@@ -46,11 +57,14 @@ class Graph {
   }
 
   toggle(block, want) {
-    const closed = this.folded.has(block), close = want ?? !closed;
+    const closed = this.folded.has(block),
+      close = want ?? !closed;
     if (close === closed) return;
-    const key = "b" + block, before = this.shapeOf(this.plan.blocks[block]).g.getBoundingClientRect();
+    const key = "b" + block,
+      before = this.shapeOf(this.plan.blocks[block]).g.getBoundingClientRect();
     const focused = this.svg.contains(document.activeElement);
-    if (close) this.folded.add(block); else this.folded.delete(block);
+    if (close) this.folded.add(block);
+    else this.folded.delete(block);
     this.rebuild();
     if (this.touched) {
       /* what was clicked stays where it was */
@@ -88,16 +102,31 @@ class Graph {
 
   /* keys of what shows along the way of the error to a thing, from the output on */
   errorPath(thing) {
-    const plan = this.plan, found = new Set(), seen = new Set(), todo = [];
-    const visit = (r) => { if (!seen.has(r)) { seen.add(r); todo.push(r); } };
+    const plan = this.plan,
+      found = new Set(),
+      seen = new Set(),
+      todo = [];
+    const visit = (r) => {
+      if (!seen.has(r)) {
+        seen.add(r);
+        todo.push(r);
+      }
+    };
     if (thing.kind === "block") thing.regions.forEach(visit);
     else if (thing.kind === "region") visit(thing.index);
-    else { visit(thing.source); found.add(thing.key); found.add(this.scene.shownAs[thing.target]); }
+    else {
+      visit(thing.source);
+      found.add(thing.key);
+      found.add(this.scene.shownAs[thing.target]);
+    }
     if (thing.kind === "block") found.add(thing.key);
     while (todo.length) {
       const r = todo.pop();
       found.add(this.scene.shownAs[r]);
-      for (const p of plan.into[r]) { found.add(p.key); visit(p.source); }
+      for (const p of plan.into[r]) {
+        found.add(p.key);
+        visit(p.source);
+      }
     }
     return found;
   }
@@ -105,8 +134,10 @@ class Graph {
   update() {
     const main = chosen();
     const thing = this.number === state.plan ? main : counterpart(main, this.plan);
-    const path = thing ? this.errorPath(thing) : null, pinned = byPlan(this.number, state.pinned);
-    const wave = state.wave, hits = state.query ? new Set(state.hits.filter((h) => h.plan === this.number).map((h) => h.thing.key)) : null;
+    const path = thing ? this.errorPath(thing) : null,
+      pinned = byPlan(this.number, state.pinned);
+    const wave = state.wave,
+      hits = state.query ? new Set(state.hits.filter((h) => h.plan === this.number).map((h) => h.thing.key)) : null;
     const groups = new Map();
     for (const [key, s] of this.shapes) {
       if (!s.lead) continue;
@@ -114,21 +145,31 @@ class Graph {
       groups.get(s.g).keys.push(key);
     }
     const hitShapes = new Set();
-    if (hits) for (const k of hits) { const s = this.shapeOf(this.plan.byKey.get(k)); if (s) hitShapes.add(s.g); }
+    if (hits)
+      for (const k of hits) {
+        const s = this.shapeOf(this.plan.byKey.get(k));
+        if (s) hitShapes.add(s.g);
+      }
     for (const [g, { s, keys }] of groups) {
       const reached = wave === null || s.waves.some((w) => w >= 0 && w <= wave);
       g.classList.toggle("off", !reached && !s.open);
       g.classList.toggle("now", wave !== null && s.waves.includes(wave));
-      g.classList.toggle("dim", Boolean(path ? !keys.some((k) => path.has(k)) : hits && !hitShapes.has(g)) && !s.open);
+      g.classList.toggle(
+        "dim",
+        Boolean(path ? !keys.some((k) => path.has(k)) : hits && !hitShapes.has(g)) && !s.open,
+      );
       g.classList.toggle("on", Boolean(path && keys.some((k) => path.has(k))));
       g.classList.toggle("hitting", hitShapes.has(g));
       g.classList.toggle("pinned", Boolean(pinned) && keys.includes(pinned.key));
       g.setAttribute("aria-pressed", String(Boolean(pinned) && keys.includes(pinned.key)));
-      if (s.block) for (const r of g.querySelectorAll(".stripes rect")) r.classList.toggle("later", wave !== null && Number(r.dataset.wave) > wave);
+      if (s.block)
+        for (const r of g.querySelectorAll(".stripes rect"))
+          r.classList.toggle("later", wave !== null && Number(r.dataset.wave) > wave);
     }
     const quiet = Boolean(path || hits);
     for (const e of this.edges) e.g.classList.toggle("dim", quiet);
-    for (const key of ["loss", ...this.plan.inputs.map((_, i) => "i" + i)]) this.shapes.get(key).g.classList.toggle("dim", quiet && !(path && key === "loss"));
+    for (const key of ["loss", ...this.plan.inputs.map((_, i) => "i" + i)])
+      this.shapes.get(key).g.classList.toggle("dim", quiet && !(path && key === "loss"));
     if (this.scene.seed) {
       this.scene.seed.g.classList.toggle("off", wave !== null && wave < 0);
       this.scene.seed.g.classList.toggle("now", wave === 0);
@@ -139,9 +180,12 @@ class Graph {
   }
 
   /* the view: the point of the drawing at the stage's top left corner, and pixels per unit */
-  size() { return [this.stage.clientWidth || 800, this.stage.clientHeight || 500]; }
+  size() {
+    return [this.stage.clientWidth || 800, this.stage.clientHeight || 500];
+  }
   apply() {
-    const [w, h] = this.size(), { x, y, s } = this.view;
+    const [w, h] = this.size(),
+      { x, y, s } = this.view;
     this.svg.setAttribute("viewBox", [x, y, w / s, h / s].map(round).join(" "));
   }
   centre(s) {
@@ -155,7 +199,9 @@ class Graph {
   }
   start() {
     /* a flat drawing gets a flat stage */
-    const high = Math.round((this.scene.height * Math.min((this.stage.clientWidth - 36) / this.scene.width, 1.5) + 60) / 20) * 20;
+    const high =
+      Math.round((this.scene.height * Math.min((this.stage.clientWidth - 36) / this.scene.width, 1.5) + 60) / 20) *
+      20;
     this.stage.style.height = `clamp(320px, ${high}px, 68vh)`;
     const [w, h] = this.size();
     this.fit();
@@ -170,11 +216,17 @@ class Graph {
   resized() {
     if (this.touched || !this.stage.clientWidth) return this.apply();
     /* a stage of another shape may want another direction */
-    if (Math.abs(this.stage.clientWidth - this.wide) > 0.15 * this.wide) { this.rebuild(); this.update(); }
+    if (Math.abs(this.stage.clientWidth - this.wide) > 0.15 * this.wide) {
+      this.rebuild();
+      this.update();
+    }
     return this.start();
   }
   zoom(by, px, py) {
-    const [w, h] = this.size(), s = Math.min(6, Math.max(0.02, this.view.s * by)), x = px ?? w / 2, y = py ?? h / 2;
+    const [w, h] = this.size(),
+      s = Math.min(6, Math.max(0.02, this.view.s * by)),
+      x = px ?? w / 2,
+      y = py ?? h / 2;
     this.view.x += x / this.view.s - x / s;
     this.view.y += y / this.view.s - y / s;
     this.view.s = s;
@@ -182,8 +234,11 @@ class Graph {
     this.apply();
   }
   bring(g) {
-    const box = g.getBoundingClientRect(), frame = this.stage.getBoundingClientRect(), edge = 24;
-    const x = box.left + box.width / 2 - frame.left, y = box.top + box.height / 2 - frame.top;
+    const box = g.getBoundingClientRect(),
+      frame = this.stage.getBoundingClientRect(),
+      edge = 24;
+    const x = box.left + box.width / 2 - frame.left,
+      y = box.top + box.height / 2 - frame.top;
     if (x > edge && y > edge && x < frame.width - edge && y < frame.height - edge) return;
     this.view.x += (x - frame.width / 2) / this.view.s;
     this.view.y += (y - frame.height / 2) / this.view.s;
@@ -193,69 +248,18 @@ class Graph {
   /* open the blocks around a thing and bring it into view */
   reveal(thing) {
     if (!thing) return;
-    const ends = thing.kind === "pathway" ? [thing.source, thing.target] : thing.kind === "region" ? [thing.index] : [];
+    const ends =
+      thing.kind === "pathway" ? [thing.source, thing.target] : thing.kind === "region" ? [thing.index] : [];
     const closed = [...new Set(ends.flatMap((r) => this.plan.around[r]))].filter((b) => this.folded.has(b));
     if (closed.length) {
       for (const b of closed) this.folded.delete(b);
       this.rebuild();
-      if (!this.touched) this.start(); else this.apply();
+      if (!this.touched) this.start();
+      else this.apply();
       this.update();
     }
     const shape = this.shapeOf(thing);
     if (shape) this.bring(shape.g);
-  }
-
-  listen() {
-    const stage = this.stage, keyOf = (e) => e.target.closest?.("[data-key]")?.dataset.key;
-    stage.addEventListener("pointerover", (e) => {
-      /* what was chosen stays, whatever the pointer passes */
-      const key = keyOf(e) || null;
-      if (this.drag || state.pinned || (key === state.over && (!key || state.plan === this.number))) return;
-      if (key) state.plan = this.number;
-      state.over = key;
-      show();
-    });
-    stage.addEventListener("pointerleave", () => { if (state.over) { state.over = null; show(); } });
-    stage.addEventListener("dblclick", (e) => {
-      const key = keyOf(e);
-      if (key && key[0] === "b") this.toggle(Number(key.slice(1)));
-    });
-    stage.addEventListener("wheel", (e) => {
-      e.preventDefault();
-      const r = stage.getBoundingClientRect();
-      this.zoom(Math.exp(-e.deltaY * (e.deltaMode === 1 ? 0.05 : 0.0016)), e.clientX - r.left, e.clientY - r.top);
-    }, { passive: false });
-    /* two fingers zoom */
-    const fingers = new Map();
-    stage.addEventListener("pointerdown", (e) => {
-      if (e.pointerType === "touch") fingers.set(e.pointerId, [e.clientX, e.clientY]);
-      if (e.button === 0) this.drag = { x: e.clientX, y: e.clientY, moved: false, on: keyOf(e) };
-    });
-    stage.addEventListener("pointermove", (e) => {
-      const d = this.drag, other = [...fingers].find(([id]) => id !== e.pointerId)?.[1], was = fingers.get(e.pointerId);
-      if (other && was) {
-        const r = stage.getBoundingClientRect(), far = (p) => Math.hypot(p[0] - other[0], p[1] - other[1]) || 1;
-        this.zoom(far([e.clientX, e.clientY]) / far(was), (other[0] + e.clientX) / 2 - r.left, (other[1] + e.clientY) / 2 - r.top);
-        fingers.set(e.pointerId, [e.clientX, e.clientY]);
-        if (d) d.moved = true;
-        return;
-      }
-      if (!d || (!d.moved && Math.hypot(e.clientX - d.x, e.clientY - d.y) < 5)) return;
-      if (!d.moved) { d.moved = true; stage.setPointerCapture(e.pointerId); stage.classList.add("drag"); }
-      this.view.x -= (e.clientX - d.x) / this.view.s;
-      this.view.y -= (e.clientY - d.y) / this.view.s;
-      d.x = e.clientX;
-      d.y = e.clientY;
-      this.touched = true;
-      this.apply();
-    });
-    const end = (e) => { fingers.delete(e.pointerId); this.drag = null; stage.classList.remove("drag"); };
-    addEventListener("pointerup", (e) => {
-      const d = this.drag;
-      end(e);
-      if (d && !d.moved) choose(this.number, d.on || null);
-    });
-    addEventListener("pointercancel", end);
   }
 }
 
@@ -266,11 +270,16 @@ function byPlan(number, key) {
 
 /* a big model starts folded: the outer blocks open first, as long as not too many boxes show */
 function firstFolds(plan) {
-  const folded = new Set(plan.blocks.map((b) => b.index)), inside = (p) => plan.blocks.filter((b) => b.parent === p);
+  const folded = new Set(plan.blocks.map((b) => b.index)),
+    inside = (p) => plan.blocks.filter((b) => b.parent === p);
   if (plan.regions.length <= MOST_OPEN) return new Set();
-  const direct = (p) => (p < 0 ? plan.regions.filter((_, r) => !plan.around[r].length).length
-    : plan.blocks[p].regions.filter((r) => plan.around[r][plan.around[r].length - 1] === p).length) + inside(p).length;
-  let shown = direct(-1), todo = inside(-1);
+  const direct = (p) =>
+    (p < 0
+      ? plan.regions.filter((_, r) => !plan.around[r].length).length
+      : plan.blocks[p].regions.filter((r) => plan.around[r][plan.around[r].length - 1] === p).length) +
+    inside(p).length;
+  let shown = direct(-1),
+    todo = inside(-1);
   while (todo.length) {
     const more = todo.reduce((n, b) => n + direct(b.index) - 1, 0);
     if (shown + more > MOST_OPEN) break;

@@ -1,37 +1,72 @@
 /* the timeline: lanes of devices on a canvas; wheel and keys zoom, dragging moves, pointing and arrows explain */
-const LANE = 22, WIRE = 6, GUTTER = 132, AXIS = 26;
-
 function showTimeline(view) {
   const plan = plans[0];
   oneScale(plan);
-  const rows = timeRows(plan), until = Math.max(...SOURCES.map(([s]) => plan[s]?.until || 0)) || 1;
-  const unit = plan.measured ? "us" : plan.unit, sources = SOURCES.filter(([s]) => plan[s]).map(([s]) => s);
+  const rows = timeRows(plan),
+    until = Math.max(...SOURCES.map(([s]) => plan[s]?.until || 0)) || 1;
+  const unit = plan.measured ? "us" : plan.unit,
+    sources = SOURCES.filter(([s]) => plan[s]).map(([s]) => s);
   const at = { from: 0, span: until };
-  let spot = null, over = null, drag = null;
+  let spot = null,
+    over = null,
+    drag = null;
 
-  const bar = make("div", undefined, "bar"), zooms = make("div", undefined, "group"), canvas = make("canvas"), box = make("div", undefined, "canvas"), tip = make("div", undefined, "tip"), told = make("p", undefined, "told");
-  zooms.append(button("−", () => zoom(1 / 1.5), "zoom out of time"), button("Fit", () => place(0, until)), button("+", () => zoom(1.5), "zoom into time"));
-  bar.append(zooms, button("Save Perfetto trace", () => download(`${plan.name}.json`, perfetto(plan))));
+  const bar = make("div", undefined, "bar"),
+    zooms = make("div", undefined, "group"),
+    canvas = make("canvas"),
+    box = make("div", undefined, "canvas"),
+    tip = make("div", undefined, "tip"),
+    told = make("p", undefined, "told");
+  zooms.append(
+    button("−", () => zoom(1 / 1.5), "zoom out of time"),
+    button("Fit", () => place(0, until)),
+    button("+", () => zoom(1.5), "zoom into time"),
+  );
+  bar.append(
+    zooms,
+    button("Save Perfetto trace", () => download(`${plan.name}.json`, perfetto(plan))),
+  );
   canvas.tabIndex = 0;
   canvas.id = "canvas";
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `timeline of ${count(rows.reduce((n, r) => n + r.spans.length, 0))} tasks on ${plan.devices.length} devices; arrow keys go from task to task`);
+  canvas.setAttribute(
+    "aria-label",
+    `timeline of ${count(rows.reduce((n, r) => n + r.spans.length, 0))} tasks; arrow keys go from task to task`,
+  );
   told.setAttribute("aria-live", "polite");
   tip.setAttribute("role", "tooltip");
   tip.hidden = true;
-  const cut = SOURCES.filter(([s]) => plan[s] && plan[s].spans.length < plan[s].all).map(([s]) => `the first ${count(plan[s].spans.length)} of ${count(plan[s].all)} ${s} tasks`);
-  const takes = sources.map((s) => `${s} ${spell(plan, s, plan[s].until)}`).join(", ") + (plan.predicted?.scale ? ", drawn to one length" : "");
-  view.append(make("h2", "Timeline"), make("p", `One step: ${takes}${cut.length ? `; shown: ${cut.join(", ")}` : ""}. The numbers in bars are microbatches.`, "hint"),
-    legendOf([...new Set(rows.flatMap((r) => r.spans.map((s) => GROUP[plan.tasks[s[0]][0]])))].sort()), bar);
+  const cut = SOURCES.filter(([s]) => plan[s] && plan[s].spans.length < plan[s].all).map(
+    ([s]) => `the first ${count(plan[s].spans.length)} of ${count(plan[s].all)} ${s} tasks`,
+  );
+  const takes =
+    sources.map((s) => `${s} ${spell(plan, s, plan[s].until)}`).join(", ") +
+    (plan.predicted?.scale ? ", drawn to one length" : "");
+  view.append(
+    make("h2", "Timeline"),
+    make(
+      "p",
+      `One step: ${takes}${cut.length ? `; shown: ${cut.join(", ")}` : ""}. The numbers in bars are microbatches.`,
+      "hint",
+    ),
+    legendOf([...new Set(rows.flatMap((r) => r.spans.map((s) => GROUP[plan.tasks[s[0]][0]])))].sort()),
+    bar,
+  );
   box.append(canvas, tip);
   view.append(box, told, timeTable(plan));
 
   let y = 6;
-  rows.forEach((r, k) => { if (k && !r.link) y += r.first ? 12 : 3; r.y = y; r.h = r.link ? WIRE : LANE; y += r.h + (r.link ? 0 : 1); });
+  rows.forEach((r, k) => {
+    if (k && !r.link) y += r.first ? 12 : 3;
+    r.y = y;
+    r.h = r.link ? WIRE : LANE;
+    y += r.h + (r.link ? 0 : 1);
+  });
   const height = y + AXIS;
   canvas.style.height = `${height}px`;
 
-  const width = () => canvas.clientWidth || 800, scale = () => (width() - GUTTER - 14) / at.span;
+  const width = () => canvas.clientWidth || 800,
+    scale = () => (width() - GUTTER - 14) / at.span;
   const x = (t) => GUTTER + (t - at.from) * scale();
 
   function place(from, span) {
@@ -42,81 +77,26 @@ function showTimeline(view) {
     repaint();
   }
   function zoom(by, t) {
-    const middle = t ?? (spot ? (spot.span[3] + spot.span[4]) / 2 : at.from + at.span / 2), span = Math.min(until, at.span / by);
-    place(middle - (middle - at.from) * span / at.span, span);
+    const middle = t ?? (spot ? (spot.span[3] + spot.span[4]) / 2 : at.from + at.span / 2),
+      span = Math.min(until, at.span / by);
+    place(middle - ((middle - at.from) * span) / at.span, span);
   }
 
   let waiting = false;
   function repaint() {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; paintTime(); });
-  }
-  function paintTime() {
-    const w = width(), dots = devicePixelRatio || 1, c = canvas.getContext("2d"), style = getComputedStyle(document.documentElement), css = (n) => style.getPropertyValue(n).trim();
-    const colours = { ground: css("--ground"), ink: css("--ink"), faint: css("--faint"), line: css("--line"), focus: css("--focus") };
-    const fills = ["", css("--k1"), css("--k2"), css("--k3"), css("--k4"), css("--k5"), css("--rim"), css("--rim")];
-    canvas.width = Math.round(w * dots);
-    canvas.height = Math.round(height * dots);
-    c.setTransform(dots, 0, 0, dots, 0, 0);
-    c.clearRect(0, 0, w, height);
-    c.font = `11px ${FONT}`;
-    c.textBaseline = "middle";
-    const right = w - 14, bottom = height - AXIS;
-    for (const t of ticks(at.from, at.span, Math.max(3, Math.floor((w - GUTTER) / 110)))) {
-      c.fillStyle = colours.line;
-      c.fillRect(Math.round(x(t)), 0, 1, bottom + 4);
-      c.fillStyle = colours.faint;
-      c.textAlign = "center";
-      const said = timeText(t, unit), half = c.measureText(said).width / 2;
-      c.fillText(said, Math.min(x(t), w - half - 2), bottom + 15);
-    }
-    for (const r of rows) {
-      c.fillStyle = colours.line;
-      c.globalAlpha = 0.45;
-      c.fillRect(GUTTER, r.y, right - GUTTER, r.h);
-      c.globalAlpha = 1;
-      c.textAlign = "left";
-      if (r.label) {
-        c.fillStyle = colours.ink;
-        c.font = `600 11.5px ${FONT}`;
-        c.fillText(shorten(r.label, r.said ? GUTTER - 70 : GUTTER - 16, 11.5, true), 6, r.y + r.h / 2);
-        c.font = `11px ${FONT}`;
-      }
-      if (r.said) { c.fillStyle = colours.faint; c.textAlign = "right"; c.fillText(r.said, GUTTER - 8, r.y + r.h / 2); }
-      c.textAlign = "center";
-      let edge = -1;
-      for (let i = firstAfter(r, at.from); i < r.spans.length && r.spans[i][3] < at.from + at.span; i++) {
-        const s = r.spans[i], a = Math.max(x(s[3]), GUTTER), b = Math.min(Math.max(x(s[4]), a + 0.6), right);
-        if (b <= edge + 0.3) continue;
-        edge = b;
-        const same = spot && spot.span[0] === s[0] && spot.span[1] === s[1];
-        c.fillStyle = fills[GROUP[plan.tasks[s[0]][0]]];
-        c.globalAlpha = (spot && !same && spot.span[1] !== s[1] ? 0.45 : 1) * (plan.tasks[s[0]][0] === "R" ? 0.35 : 1);
-        const gap = b - a > 3 ? 0.8 : 0;
-        c.fillRect(a, r.y, b - a - gap, r.h);
-        c.globalAlpha = 1;
-        if (same || over?.span === s) { c.strokeStyle = colours.ink; c.lineWidth = 2; c.strokeRect(a + 1, r.y + 1, Math.max(b - a - gap - 2, 1), r.h - 2); }
-        const t = plan.tasks[s[0]], full = b - a > 60 ? shorten(`${t[0]} ${t[1]}`, b - a - 8, 10.5) : "", said = full.length > 4 ? full : String(s[1]);
-        if (!r.link && b - a > (full ? 60 : 7 * said.length + 4) && (full || plan.microbatches > 1)) { c.fillStyle = t[0] === "R" ? colours.ink : colours.ground; c.font = `10.5px ${FONT}`; c.fillText(said, (a + b - gap) / 2, r.y + r.h / 2 + 0.5); c.font = `11px ${FONT}`; }
-      }
-    }
-    for (const s of sources) {
-      const end = x(plan[s].until);
-      if (end < GUTTER || end > right + 1) continue;
-      c.strokeStyle = colours.ink;
-      c.lineWidth = 1;
-      c.setLineDash([3, 3]);
-      c.beginPath();
-      c.moveTo(end, 2);
-      c.lineTo(end, bottom);
-      c.stroke();
-      c.setLineDash([]);
-    }
+    requestAnimationFrame(() => {
+      waiting = false;
+      paintTime(canvas, { plan, rows, sources, unit, at, x, spot, over, width: width(), height });
+    });
   }
 
   function under(e) {
-    const r = canvas.getBoundingClientRect(), px = e.clientX - r.left, py = e.clientY - r.top, t = at.from + (px - GUTTER) / scale();
+    const r = canvas.getBoundingClientRect(),
+      px = e.clientX - r.left,
+      py = e.clientY - r.top,
+      t = at.from + (px - GUTTER) / scale();
     const row = px >= GUTTER && rows.find((o) => py >= o.y && py < o.y + o.h);
     if (!row) return { t, px, py, hit: null };
     const near = 2 / scale();
@@ -130,29 +110,55 @@ function showTimeline(view) {
   function tell() {
     const shown = spot || over;
     told.replaceChildren();
-    if (!shown) { told.append("Wheel or + and − zoom, dragging moves, arrows go from task to task, 0 shows all."); return; }
+    if (!shown) {
+      told.append("Wheel or + and − zoom, dragging moves, arrows go from task to task, 0 shows all.");
+      return;
+    }
     const [other, twin] = twinOf(plan, shown.row.source, shown.span);
-    told.append(`${shown.row.label || plan[shown.row.source].devices[shown.row.device]}: ${spanText(plan, shown.row.source, shown.span)}${twin ? `; ${other}: ${spell(plan, other, twin[4] - twin[3])}` : ""} `);
+    told.append(
+      `${plan[shown.row.source].devices[shown.row.device]}: ${spanText(plan, shown.row.source, shown.span)}`,
+      twin ? `; ${other}: ${spell(plan, other, twin[4] - twin[3])} ` : " ",
+    );
     const thing = taskThing(plan, plan.tasks[shown.span[0]]);
-    if (spot && thing) told.append(button("Show in the graph", () => { openView("graph"); jump(0, thing.key); }));
+    if (spot && thing)
+      told.append(
+        button("Show in the graph", () => {
+          openView("graph");
+          jump(0, thing.key);
+        }),
+      );
   }
   function select(hit) {
     spot = hit;
-    if (hit && (hit.span[3] < at.from || hit.span[4] > at.from + at.span)) place((hit.span[3] + hit.span[4] - at.span) / 2, at.span);
+    if (hit && (hit.span[3] < at.from || hit.span[4] > at.from + at.span))
+      place((hit.span[3] + hit.span[4] - at.span) / 2, at.span);
     tell();
     repaint();
   }
 
-  box.addEventListener("wheel", (e) => {
-    if (Math.abs(e.deltaX) > Math.abs(e.deltaY)) { e.preventDefault(); return place(at.from + e.deltaX / 900 * at.span, at.span); }
-    if (!e.ctrlKey && !e.altKey && box.scrollHeight > box.clientHeight + 1) return undefined;
-    e.preventDefault();
-    return zoom(Math.exp(-e.deltaY * (e.deltaMode === 1 ? 0.05 : 0.0016)), under(e).t);
-  }, { passive: false });
-  canvas.addEventListener("pointerdown", (e) => { if (e.button === 0) drag = { x: e.clientX, from: at.from, moved: false }; });
+  box.addEventListener(
+    "wheel",
+    (e) => {
+      if (Math.abs(e.deltaX) > Math.abs(e.deltaY)) {
+        e.preventDefault();
+        return place(at.from + (e.deltaX / 900) * at.span, at.span);
+      }
+      if (!e.ctrlKey && !e.altKey && box.scrollHeight > box.clientHeight + 1) return undefined;
+      e.preventDefault();
+      return zoom(Math.exp(-e.deltaY * (e.deltaMode === 1 ? 0.05 : 0.0016)), under(e).t);
+    },
+    { passive: false },
+  );
+  canvas.addEventListener("pointerdown", (e) => {
+    if (e.button === 0) drag = { x: e.clientX, from: at.from, moved: false };
+  });
   canvas.addEventListener("pointermove", (e) => {
     if (drag && (drag.moved || Math.abs(e.clientX - drag.x) > 4)) {
-      if (!drag.moved) { drag.moved = true; canvas.setPointerCapture(e.pointerId); tip.hidden = true; }
+      if (!drag.moved) {
+        drag.moved = true;
+        canvas.setPointerCapture(e.pointerId);
+        tip.hidden = true;
+      }
       return place(drag.from - (e.clientX - drag.x) / scale(), at.span);
     }
     const u = under(e);
@@ -166,18 +172,38 @@ function showTimeline(view) {
     if (!spot) tell();
     return repaint();
   });
-  canvas.addEventListener("pointerleave", () => { over = null; tip.hidden = true; tell(); repaint(); });
-  canvas.addEventListener("pointerup", (e) => { const moved = drag?.moved; drag = null; if (!moved) { const u = under(e); select(u.hit && spot?.span === u.hit.span ? null : u.hit); } });
+  canvas.addEventListener("pointerleave", () => {
+    over = null;
+    tip.hidden = true;
+    tell();
+    repaint();
+  });
+  canvas.addEventListener("pointerup", (e) => {
+    const moved = drag?.moved;
+    drag = null;
+    if (!moved) {
+      const u = under(e);
+      select(u.hit && spot?.span === u.hit.span ? null : u.hit);
+    }
+  });
   canvas.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey) return;
-    const along = { ArrowRight: 1, ArrowLeft: -1 }[e.key], across = { ArrowDown: 1, ArrowUp: -1 }[e.key];
+    const along = { ArrowRight: 1, ArrowLeft: -1 }[e.key],
+      across = { ArrowDown: 1, ArrowUp: -1 }[e.key];
     if (along && e.shiftKey) place(at.from + along * 0.2 * at.span, at.span);
     else if (along) {
-      const row = spot?.row || rows.find((r) => r.spans.length), i = spot ? spot.i + along : 0;
+      const row = spot?.row || rows.find((r) => r.spans.length),
+        i = spot ? spot.i + along : 0;
       if (row?.spans[i]) select({ row, span: row.spans[i], i });
     } else if (across) {
-      const full = rows.filter((r) => r.spans.length), k = spot ? full.indexOf(spot.row) + across : 0, row = full[k];
-      if (row) { const t = spot ? spot.span[3] : 0, i = Math.min(firstAfter(row, t), row.spans.length - 1); select({ row, span: row.spans[i], i }); }
+      const full = rows.filter((r) => r.spans.length),
+        k = spot ? full.indexOf(spot.row) + across : 0,
+        row = full[k];
+      if (row) {
+        const t = spot ? spot.span[3] : 0,
+          i = Math.min(firstAfter(row, t), row.spans.length - 1);
+        select({ row, span: row.spans[i], i });
+      }
     } else if (e.key === "+" || e.key === "=") zoom(1.5);
     else if (e.key === "-") zoom(1 / 1.5);
     else if (e.key === "0") place(0, until);
@@ -191,21 +217,4 @@ function showTimeline(view) {
   themeChanged.push(repaint);
   place(0, until);
   tell();
-}
-
-/* before the number that comes back, no span ends after t; those of a row can overlap where they were measured */
-function firstAfter(row, t) {
-  if (!row.ends) {
-    let end = -Infinity;
-    row.ends = row.spans.map((s) => (end = Math.max(end, s[4])));
-  }
-  let low = 0, high = row.ends.length;
-  while (low < high) { const m = (low + high) >> 1; if (row.ends[m] < t) low = m + 1; else high = m; }
-  return low;
-}
-function ticks(from, span, most) {
-  const raw = span / most, power = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].map((f) => f * power).find((f) => f >= raw * (1 - 1e-9));
-  const found = [];
-  for (let k = Math.ceil(from / step - 1e-9); k * step <= from + span * (1 + 1e-9); k++) found.push(k * step);
-  return found;
 }
