@@ -6,6 +6,8 @@ import html.parser
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -236,8 +238,6 @@ def test_names_cannot_become_code(old: Path) -> None:
 
 
 def test_reading_runs_needs_no_torch(old: Path) -> None:
-    import subprocess
-
     code = ("import sys; from pathlib import Path; from reclra_compile.report.runs import read_runs; "
             "from reclra_compile.report.summary import summary; from reclra_compile.report.page import to_html; "
             "to_html(summary(read_runs(Path(sys.argv[1])))); assert 'torch' not in sys.modules")  # fmt: skip
@@ -282,3 +282,40 @@ def test_one_epoch_of_one_run_is_a_report(old: Path) -> None:
 def test_words_for_a_shell() -> None:
     text = shell(["reclra-compile", "--data-dir=$HOME/my data", "$HOME/m.py", "a b", "$(x)", "$HOME/`x`"])
     assert text == "reclra-compile \"--data-dir=$HOME/my data\" \"$HOME/m.py\" 'a b' '$(x)' \"$HOME/\\`x\\`\""
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(runs: Path, tmp_path: Path) -> None:
+    """What keys and buttons do; nothing is fetched, no script fails, and nothing is wider than a telephone."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; see the extra `browser`")
+    plot, said = "[data-panel=test_error]", "figure:has([data-panel=test_error]) figcaption"
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no browser: install chromium")
+    file, wrong = tmp_path / "page.html", []
+    file.write_text(to_html(summary(read_runs(runs))), encoding="utf-8")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=60_000)
+        page = browser.new_page(viewport={"width": 380, "height": 800}, color_scheme="light")
+        page.on("console", lambda m: wrong.append(m.text))
+        page.on("pageerror", lambda e: wrong.append(str(e)))
+        page.on("request", lambda r: wrong.append(r.url) if r.url != file.as_uri() else None)
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 380
+        page.focus(plot)
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        assert re.match(r"epoch 1 · depth2 [\d.]+ ± [\d.]+ % · backprop [\d.]+", page.inner_text(said))
+        page.click("[data-toggle='1'] >> nth=0")
+        assert [page.is_visible(f"figure[data-wiring='{k}'] >> nth=0") for k in (0, 1)] == [True, False]
+        page.hover(plot)
+        assert "depth2" in page.inner_text(said) and "backprop" not in page.inner_text(said)
+        before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.click("#theme")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before == "rgb(255, 255, 255)"
+        page.click("[data-copy]")
+        page.wait_for_selector("text=Copied")
+        page.emulate_media(media="print")
+        assert not page.is_visible("#theme") and page.is_visible("svg.heat >> nth=0")
+        browser.close()
+    assert not wrong

@@ -33,7 +33,8 @@
   }
 
   // a pointer over a plot, or the arrow keys in it, read an epoch out in the line under it
-  const text = (value) => (Math.abs(value) >= 0.01 && Math.abs(value) < 1e4 ? String(+value.toPrecision(4)) : value.toExponential(2));
+  const text = (value, digits = 4) => (value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5)
+    ? String(+value.toPrecision(digits)) : value.toExponential(digits - 2));
 
   for (const plot of document.querySelectorAll("svg.plot")) {
     const panel = panels.get(plot.dataset.panel);
@@ -52,7 +53,7 @@
         if (curve.mean[i] === null || root.classList.contains("hide" + curve.k)) continue;
         const name = document.createElement("b");
         name.textContent = curve.name;
-        const spread = curve.std ? ` ± ${text(curve.std[i])}` : "";
+        const spread = curve.std ? ` ± ${text(curve.std[i], 2)}` : "";
         caption.append(" · ", name, ` ${text(curve.mean[i])}${spread}${panel.unit}`);
       }
     };

@@ -74,7 +74,7 @@ def _variables(report: Report) -> str:
         line, focus, soft = ("#2b343e", "#6cb6ff", "#1b232c") if dark else ("#dde2e7", "#0b6bcb", "#f4f6f8")
         own = "".join(f"--c{k}:{c};" for k, c in enumerate(colours))
         return f"--ground:{t.ground};--ink:{t.ink};--faint:{t.faint};--box:{t.box};--line:{line};--soft:{soft};" \
-               f"--focus:{focus};{own}"  # fmt: skip
+               f"--focus:{focus};--lines:{min(count, 2)};{own}"  # fmt: skip
 
     def rules(dark: bool) -> str:
         return colour_rules(dark) + picture_rules(report.groups, dark)
@@ -128,7 +128,7 @@ def _heat(report: Report) -> str:
     scale = scale_of(heats)
     figures = "".join(
         f'<figure class="wide" data-wiring="{report.groups.index(g)}"><h3>{xml(g.wiring)}</h3>'
-        f'<div class="scroll">{heat_svg(h, scale, g.wiring)}</div></figure>\n'
+        f'<div class="scroll" tabindex="0">{heat_svg(h, scale, g.wiring)}</div></figure>\n'
         for g, h in zip(shown, heats, strict=True)
     )
     about = ("Each region’s term of D(Θ) after each epoch: how far its activity is from its target. Rows are regions, "
@@ -141,7 +141,7 @@ def _angles(report: Report) -> str:
         return ""
     about = (f"The angle between each region’s update and the gradient of backprop on the same batches: "
              f"{xml(report.aligned)}. A ring is before training, a dot after; below 90° a small step lowers the loss.")
-    drawn = f'<figure class="wide"><div class="scroll">{angles_svg(report.groups)}</div></figure>'
+    drawn = f'<figure class="wide"><div class="scroll" tabindex="0">{angles_svg(report.groups)}</div></figure>'
     return _section("alignment", "Alignment with backprop", about, _legend(report) + drawn)
 
 
@@ -153,7 +153,7 @@ def _pictures(report: Report) -> str:
         text = str(group.plan)
         more = "" if len(text) <= PLAN else f"\n# … {len(text) - PLAN:,} more characters are in plan.txt"
         figures.append(
-            f'<figure class="wide" data-wiring="{k}"><div class="scroll picture">{picture(k, group)}</div>'
+            f'<figure class="wide" data-wiring="{k}"><div class="scroll picture" tabindex="0">{picture(k, group)}</div>'
             f"<details><summary>The plan of {xml(group.wiring)} as text</summary><pre tabindex=\"0\">"
             f"{xml(text[:PLAN] + more)}</pre></details></figure>\n"
         )  # fmt: skip
@@ -163,8 +163,9 @@ def _pictures(report: Report) -> str:
 def _settings(report: Report) -> str:
     settings = settings_table(report)
     environment = environment_table(environments_of(report))
-    return (_section("settings", "Settings", "", settings) if settings else "") + (
-        _section("environment", "Environment", "", environment) if environment else "")
+    parts = (_section("settings", "Settings", "", settings) if settings else "",
+             _section("environment", "Environment", "", environment) if environment else "")  # fmt: skip
+    return f'<div class="side">{"".join(parts)}</div>\n' if any(parts) else ""
 
 
 def _repeat(report: Report) -> str:

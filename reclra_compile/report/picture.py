@@ -8,6 +8,7 @@ from functools import lru_cache
 from reclra_compile.ir import Plan
 from reclra_compile.report.summary import Group
 from reclra_compile.view.drawing import Drawing
+from reclra_compile.view.label import number
 from reclra_compile.view.layout import layout
 from reclra_compile.view.svg import style_rules, to_svg
 
@@ -20,8 +21,8 @@ def _drawing(plan: Plan) -> Drawing:
 def picture(k: int, group: Group) -> str:
     """The picture of the wiring of group `k`; `picture_rules` has its colours."""
     assert group.plan is not None
-    svg = to_svg(_drawing(group.plan), "light")
-    return f'<div class="pic{k}">{svg}</div>'
+    drawing = _drawing(group.plan)
+    return f'<div class="pic{k}" style="--wide:{number(drawing.width)}px">{to_svg(drawing, "light")}</div>'
 
 
 def picture_rules(groups: Sequence[Group], dark: bool) -> str:
