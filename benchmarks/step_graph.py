@@ -111,24 +111,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     asked = [(m, w) for m in options.models.split(",") for w in options.wirings.split(",")]
-    rows = []
+    if not options.json:
+        print(f"torch {torch.__version__}, {options.threads} thread(s), {options.rounds} rounds, {options.backend}; "
+              "median ratio in a round; BP: backprop, c: compiled\n\n"
+              f"{'model':<6}{'wiring':<10}{'BP ms':>8}{'step':>8}{'graph':>8}{'c BP':>8}{'c step':>8}"
+              f"{'step÷BP':>9}{'graph÷step':>12}{'c step÷step':>13}{'c BP÷BP':>9}{'c step÷c BP':>13}{'bound':>7}"
+              f"{'trace s':>9}{'compile s':>11}")  # fmt: skip
     for model, wiring in asked:
         torch.compiler.reset()
-        rows.append(measured(model, wiring, options.rounds, options.backend))
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.rounds} rounds, {options.backend}; "
-          "median ratio in a round; BP: backprop, c: compiled\n")  # fmt: skip
-    print(f"{'model':<6}{'wiring':<10}{'BP ms':>8}{'step':>8}{'graph':>8}{'c BP':>8}{'c step':>8}"
-          f"{'step÷BP':>9}{'graph÷step':>12}{'c step÷step':>13}{'c BP÷BP':>9}{'c step÷c BP':>13}{'bound':>7}"
-          f"{'trace s':>9}{'compile s':>11}")  # fmt: skip
-    for r in rows:
-        ms = "".join(f"{r['ms'][who]:>8.2f}" for who in ("backprop", "step", "graph", "compiled backprop", "compiled"))
-        print(f"{r['model']:<6}{r['wiring']:<10}{ms}{r['step/backprop']:>9.2f}{r['graph/step']:>12.2f}"
-              f"{r['compiled/step']:>13.2f}{r['compiled backprop/backprop']:>9.2f}"
-              f"{r['compiled/compiled backprop']:>13.2f}{r['bound']:>7.2f}{r['trace_s']:>9.1f}"
-              f"{r['compile_s']:>11.1f}")  # fmt: skip
+        row = measured(model, wiring, options.rounds, options.backend)
+        print(json.dumps(row) if options.json else line(row), flush=True)
+
+
+def line(r: dict[str, Any]) -> str:
+    """One row for people."""
+    ms = "".join(f"{r['ms'][who]:>8.2f}" for who in ("backprop", "step", "graph", "compiled backprop", "compiled"))
+    return (f"{r['model']:<6}{r['wiring']:<10}{ms}{r['step/backprop']:>9.2f}{r['graph/step']:>12.2f}"
+            f"{r['compiled/step']:>13.2f}{r['compiled backprop/backprop']:>9.2f}"
+            f"{r['compiled/compiled backprop']:>13.2f}{r['bound']:>7.2f}{r['trace_s']:>9.1f}"
+            f"{r['compile_s']:>11.1f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class CompiledStep:
     def __init__(self, program: Program, backend: Any = "inductor", **options: Any) -> None:
         self.program, self.backend = program, backend
         self.options = {"fullgraph": True, "dynamic": False} | options
+        self._reuses = bool({"mode", "options"} & set(options))  # CUDA graphs, where memory is that of the next step
         self.graphs = Graphs(program)  #: the step graphs so far: `graphs.made`
         self._run: dict[Any, Any] = {}
 
@@ -44,6 +45,8 @@ class CompiledStep:
                     raise
                 del self._run[key]
                 raise self._failed(error) from error
+        if self._reuses:
+            loss, grads = loss.clone(), {name: grad.clone() for name, grad in grads.items()}
         self.graphs.add(grads)
         result: Tensor = loss
         return result
@@ -57,7 +60,8 @@ class CompiledStep:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> UserError:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        inner = getattr(error, "inner_exception", None) or error
+        first = next((line.strip() for line in str(inner).splitlines() if line.strip()), type(inner).__name__)
         return UserError(
             Fault("X009", f"the step cannot be compiled with backend '{self.backend}': {first}",
                   fix="Inductor needs a C++ compiler for CPUs and Triton for GPUs; backend='aot_eager' needs neither")
