@@ -75,7 +75,7 @@ def test_backprop_wiring_equals_autograd(name: str, granularity: str) -> None:
     same_steps(program, twin, inputs, y, 1e-10)
 
 
-@pytest.mark.parametrize("granularity", ["layer", "block"])
+@pytest.mark.parametrize("granularity", ["layer", pytest.param("block", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_backprop_wiring_equals_autograd_in_single_precision(name: str, granularity: str) -> None:
     model, inputs, y = build(name, torch.float32)

@@ -231,6 +231,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
     assert result["test_error"] == whole["test_error"]
 
 
+@pytest.mark.slow
 def test_a_killed_command_loses_no_finished_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [sys.executable, "-m", "reclra_compile.cli.main", "reproduce", str(DIGITS), "--run-dir", str(folder),
