@@ -196,6 +196,9 @@ def test_two_wirings_are_linked(opened: Open) -> None:
     assert keys(page, ".region.pinned") == {"r3"} and page.locator("svg .region.pinned").count() == 2
     head = page.locator("#panel .pair tr").first.locator("th").all_inner_texts()
     assert head == ["depth 1", "depth 2"] and page.locator("#panel .pair .differs").count() >= 1
+    assert "depth 1: errors arrive by" in page.inner_text("#panel")
+    page.locator("#panel").get_by_role("button", name="fc6>fc4").click()
+    assert page.locator("#stage0 .arc.pinned").count() == 1 and page.inner_text("#panel .kind") == "error pathway"
     page.keyboard.press("Escape")
     for _ in range(3):
         page.keyboard.press("ArrowRight")

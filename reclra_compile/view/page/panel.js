@@ -41,14 +41,14 @@ function fill(thing) {
     ]);
     return;
   }
-  links(
-    "errors arrive by",
-    home.into[thing.index].map((p) => [p, `${p.kernel}, ${p.update}`]),
-  );
-  links(
-    "errors leave by",
-    home.outOf[thing.index].map((p) => [p, `${p.kernel}, ${p.update}`]),
-  );
+  plans.forEach((plan, k) => {
+    const mine = plan === home ? thing : twin,
+      said = (p) => [p, `${p.kernel}, ${p.update}`],
+      where = plans.length > 1 ? `${plan.name}: ` : "";
+    if (!mine) return;
+    links(`${where}errors arrive by`, plan.into[mine.index].map(said), k);
+    links(`${where}errors leave by`, plan.outOf[mine.index].map(said), k);
+  });
   const around = home.around[thing.index].map((i) => home.blocks[i]);
   links(
     "in the blocks",
@@ -150,11 +150,10 @@ function describeBlock(b, home) {
   );
 }
 
-function links(title, list) {
+function links(title, list, where = state.plan) {
   if (!list.length) return;
   const ul = make("ul"),
-    most = 24,
-    where = state.plan;
+    most = 24;
   for (const [t, more] of list.slice(0, most)) {
     const li = make("li", undefined, t.wave >= 0 ? "w" + t.wave : ""),
       b = button("", () => jump(where, t.key));
