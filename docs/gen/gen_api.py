@@ -16,7 +16,7 @@ SECTIONS = {
     "Pictures and reports": ("write_picture", "Discrepancy"),
     "Rules of your own": ("register_target", "register_update"),
     "Processes": ("connect", "Mesh", "RankProgram", "ThreadedProgram"),
-    "Errors": ("ReclraError", "Fault", "UserError", "WiringError", "ModelError", "DataError", "TrainingError",
+    "Errors": ("ReclraError", "Fault", "Notice", "UserError", "WiringError", "ModelError", "DataError", "TrainingError",
                "PlacementError", "CostError", "RankError", "PlanError"),
 }  # fmt: skip
 #: fields of a wiring are on a page of their own; those of error classes are their base's
