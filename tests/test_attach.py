@@ -98,6 +98,21 @@ def test_steps_of_the_loop_are_steps_of_the_program(name: str, wiring: str) -> N
     follow(rc.attach(model, inputs, wiring), program, inputs, y, F.cross_entropy)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("wiring", [w for w in rc.shipped() if w != "equilibrium_propagation"])
+@pytest.mark.parametrize("name", ["residual", "conv_residual"])
+def test_every_shipped_wiring_steps_alike_and_undoes_the_factor(name: str, wiring: str) -> None:
+    model, inputs, y = build(name)
+    program = rc.compile(copy.deepcopy(model), inputs, wiring)
+    rc.attach(model, inputs, wiring)
+    torch.manual_seed(1)
+    (F.cross_entropy(model(*inputs), y) * 1024).backward()
+    torch.manual_seed(1)
+    program.step(*inputs, y)
+    learned = [p for p in model.parameters() if p.requires_grad]
+    close([p.grad for p in learned], [p.grad * 1024 for p in program.parameters() if p.requires_grad], 1e-9)
+
+
 WEIGHT = [0.5, 1.0, 2.0, 1.5]
 LOSSES = {
     "mean": lambda: (F.cross_entropy, {}),

@@ -115,6 +115,35 @@ def test_a_loss_of_one_output_of_several() -> None:
     assert chosen.eval()(x)["b"] is not None
 
 
+@pytest.mark.parametrize("wiring", ["backprop", "depth1"])
+def test_outputs_of_several_shapes_one_of_which_others_read(wiring: str) -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 8), nn.Linear(8, 8)
+            self.words, self.kind = nn.Linear(8, 5 * 7), nn.Linear(8, CLASSES)
+
+        def forward(self, x):
+            features = torch.tanh(self.one(x))
+            z = torch.relu(self.two(features))
+            return self.kind(z), features, self.words(z).view(-1, 5, 7)
+
+    def loss(found, y):
+        kind, features, words = found
+        words = F.cross_entropy(words.reshape(-1, 7), y.repeat_interleave(5))
+        return F.cross_entropy(kind, y) + features.square().mean() + words
+
+    torch.manual_seed(0)
+    net, (x, y) = Several(), batch()
+    twin = copy.deepcopy(net)
+    for m in (rc.attach(net, x, wiring), twin):
+        loss(m(x), y).backward()
+    exact = ["words", "kind"] if wiring == "depth1" else ["one", "two", "words", "kind"]
+    for name in exact:
+        close(gradients(getattr(net, name)), gradients(getattr(twin, name)), 1e-9)
+    assert all(p.grad is not None for p in net.parameters())
+
+
 def test_outputs_that_cannot_be_joined_are_refused() -> None:
     class Odd(Heads):
         def forward(self, x):
