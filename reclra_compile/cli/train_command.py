@@ -72,7 +72,7 @@ def train(**options: Any) -> str | None:
 def _train(options: dict[str, Any]) -> str | None:
     import torch
 
-    from reclra_compile.cli.launch_view import check_launch, check_options, launched, processes
+    from reclra_compile.cli.launch_view import check_launch, check_options, launched, processes, threads
     from reclra_compile.cli.rank_view import StepLog
     from reclra_compile.cli.trace_view import TraceFile, traced
     from reclra_compile.cli.train_setup import set_up
@@ -90,7 +90,9 @@ def _train(options: dict[str, Any]) -> str | None:
     check_launch(setup, options)
     if options["graph"]:
         write_picture(setup.plans[setup.members[0].label], options["graph"])
-    records = Records(setup, options, lambda plan: processes(plan, options) or 1)
+    records = Records(
+        setup, options, lambda plan: processes(plan, options) or 1, lambda ranks: options["threads"] or threads(ranks)
+    )
     view = TrainingView(setup, options["as_json"], records)
     results: list[Result] = []
     trace = TraceFile(options["trace"])

@@ -33,9 +33,12 @@ NOT_OF_THE_RUN = ("resume", "as_json")
 class Records:
     """The writers that the options ask for, told of all runs; raises UserError (F001, F002, Y001, Y005)."""
 
-    def __init__(self, setup: Setup, options: dict[str, Any], processes: Callable[[Plan], int]) -> None:
-        """`processes`: how many train a plan together."""
-        self.setup, self.processes = setup, processes
+    def __init__(
+        self, setup: Setup, options: dict[str, Any], processes: Callable[[Plan], int],
+        threads: Callable[[int], int] | None = None,
+    ) -> None:  # fmt: skip
+        """`processes`: how many train a plan together; `threads`: of each of so many, where it is not this one."""
+        self.setup, self.processes, self.threads = setup, processes, threads
         self.command = command_of(click.get_current_context(silent=True))
         self.environment = environment()
         self._options = options
@@ -117,14 +120,17 @@ class Records:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         file = member.folder / RUN_FILE
         known = _read(file) if taken else {}
-        again = {"step": taken, "at": now, "command": self.command, "environment": self.environment}
+        count = self.processes(plan)
+        own = {"threads": self.threads(count)} if self.threads is not None and count > 1 else {}
+        environment = {**self.environment, **own}
+        again = {"step": taken, "at": now, "command": self.command, "environment": environment}
         if known.get("fingerprint") == plan.fingerprint:
             known = {**known, **self.facts(member, plan), "resumed": [*known.get("resumed", []), again]}
         else:
             known = {
                 "format": FORMAT, "version": __version__, **self.shared(), **self.facts(member, plan),
                 "options": options_of(self._options), "devices": [d.name for d in plan.devices],
-                "processes": self.processes(plan), "begun": now, "environment": self.environment, "resumed": [],
+                "processes": count, "begun": now, "environment": environment, "resumed": [],
             }  # fmt: skip
         write_text(file, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
