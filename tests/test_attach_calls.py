@@ -187,8 +187,12 @@ def test_faults_say_what_to_do() -> None:
     x, _ = batch()
     with pytest.raises(rc.UserError, match=r"A001[\s\S]*rc.detach"):
         rc.attach(attached(), x)
+    with pytest.raises(rc.UserError, match=r"A001[\s\S]*'0', is attached"):
+        rc.attach(nn.Sequential(attached(), nn.Softmax(1)), x)
     with pytest.raises(rc.UserError, match=r"A001[\s\S]*then wrap"):
         rc.attach(nn.DataParallel(mlp()), x)
+    with pytest.raises(rc.ModelError, match=r"M010.*\(12, 6\)"):
+        rc.attach(nn.Linear(5, 4), x)
     with pytest.raises(rc.UserError, match="A002"):
         rc.detach(mlp())
     with pytest.raises(rc.UserError, match=r"A003[\s\S]*program.step"):

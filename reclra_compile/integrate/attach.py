@@ -64,6 +64,10 @@ def _check(model: Any) -> None:
     kind = type(model).__name__
     if is_attached(model):
         raise UserError(Fault("A001", f"this {kind} is attached already", fix="call rc.detach(model) before"))
+    part = next((name for name, m in model.named_modules() if is_attached(m)), None)
+    if part is not None:
+        fix = f"call rc.detach on it, or leave this {kind} as it is and train it in your loop"
+        raise UserError(Fault("A001", f"a part of this {kind}, '{part}', is attached already", fix=fix))
     if kind in ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "OptimizedModule"):
         raise UserError(Fault("A001", f"{kind} wraps a model already", fix="attach the model, then wrap it"))
     if "forward" in vars(model):

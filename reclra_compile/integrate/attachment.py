@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reclra_compile.errors import Fault, Notice, PlanError, TrainingError, UserError
 from reclra_compile.frontend.example import Example, example_of, with_batch
 from reclra_compile.integrate.backward import Pass
-from reclra_compile.integrate.classes import plain
+from reclra_compile.integrate.classes import own_forward, plain
 from reclra_compile.integrate.inputs import Inputs
 from reclra_compile.integrate.labels import Reading
 from reclra_compile.integrate.linking import LinkedModel, Settings
@@ -66,7 +66,7 @@ class Attachment:
         if self._made is None:  # a copy links itself when it is first trained
             example = self._example
             given = example.named if example.named else example.args
-            with plain(self._model):
+            with plain(self._model), own_forward(self._model):
                 self._made = LinkedModel(self._model, given, self._settings, self.plan, synapses=self.synapses)
         return self._made
 

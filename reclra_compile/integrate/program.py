@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,10 @@ class AttachedProgram(Program):
             if gradient is not None:
                 real.grad = gradient if real.grad is None else real.grad + gradient
         return loss
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """As `Program.at_work`: the aliases."""
+        return self.borrowed.lent()
 
     def first_non_finite(self, *inputs: Any) -> str | None:
         """As `Program.first_non_finite`."""

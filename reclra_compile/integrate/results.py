@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from reclra_compile.errors import Fault, ModelError
 from reclra_compile.frontend.example import Example
 from reclra_compile.frontend.outputs import ALL, Joined, Path, choose, join, leaves, pick
-from reclra_compile.frontend.share import shared_copy
+from reclra_compile.frontend.probe import Probe
+from reclra_compile.frontend.share import guarded, shared_copy
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,24 @@ class Results:
 
 def results_of(model: nn.Module, example: Example, output: str | int | None) -> Results:
     """What `model` returns for its example inputs; raises ModelError (A004) for what cannot be trained from."""
-    devices = {t.device for t in example.tensors if t.is_cuda}
-    with torch.random.fork_rng(sorted(devices, key=str)), torch.no_grad():
-        result = shared_copy(model)(*example.args, **example.named)
+    result = _result(model, example)
     path = choose(result, ALL if output is None else output, model)
     paths = list(path) if isinstance(path, Joined) else [path]
     if output is None:
         _check(result, paths, len(example.tensors[0]))
     names = tuple(_name(p) for p in paths)
     return Results(_part(result, (), paths), names, tuple(tuple(pick(result, p).shape[1:]) for p in paths))
+
+
+def _result(model: nn.Module, example: Example) -> Any:
+    """What a copy of the model returns; raises ModelError (M010) where it fails."""
+    devices = {t.device for t in example.tensors if t.is_cuda}
+    try:
+        with torch.random.fork_rng(sorted(devices, key=str)), torch.no_grad(), guarded(model):
+            return shared_copy(model)(*example.args, **example.named)
+    except Exception:
+        Probe(model, example)  # says what is wrong
+        raise
 
 
 def _check(result: Any, paths: list[Path], batch: int) -> None:
