@@ -19,7 +19,7 @@ from reclra_compile.cli import report
 from reclra_compile.cli.main import main
 from reclra_compile.compiler import plan_for
 from reclra_compile.errors import Notice, WiringError
-from reclra_compile.explain.entries import FOLDER, Entry, groups, parse
+from reclra_compile.explain.entries import FOLDER, ORDER, Entry, groups, parse
 from reclra_compile.spec.load import CODES, load_text
 
 ENTRIES = {e.code: e for g in groups() for e in g.entries}
@@ -74,6 +74,11 @@ def test_entries_say_more_than_their_titles_and_lead_to_pages_that_exist() -> No
         titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         found = {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
         assert not anchor or anchor in found, f"{entry.code}: docs/{entry.page}"
+
+
+def test_groups_say_what_they_are_about() -> None:
+    assert all(g.about.endswith(".") and g.title and g.entries for g in groups())
+    assert "".join(g.letter for g in groups()) == ORDER
 
 
 def test_examples_that_are_messages_carry_the_code() -> None:

@@ -120,7 +120,7 @@ def test_examples_get_a_wiring_that_fits_and_trains(name: str, wiring: str) -> N
 def test_small_models(name: str) -> None:
     module, x = build(name)
     made = starter(module, x, "mine")
-    is_true_of(made, text_of(made.plan, made.sections, ["a"], ["b"]))
+    is_true_of(made, text_of(made, ["a"], ["b"]))
 
 
 @pytest.mark.slow
@@ -129,7 +129,13 @@ def test_architectures(name: str) -> None:
     module, x = ARCHITECTURES[name]()
     made = starter(module, x, "mine")
     assert made.start.wiring in ("groups", "depth1_local", "depth2", "depth1"), made.refused
-    is_true_of(made, text_of(made.plan, made.sections, ["a"], ["b"]))
+    text = text_of(made, ["a"], ["b"])
+    is_true_of(made, text)
+    if made.start.wiring == "groups":
+        said = text.replace("\n# ", " ")
+        assert f"they would be {', '.join(map(flow, made.blocks))}." in said
+        blocks = starter(module, x, "mine", wiring="blocks").plan.regions
+        assert [r.name for r in blocks] == list(made.blocks)
 
 
 def test_every_key_is_explained_and_examples_load_when_they_are_uncommented() -> None:

@@ -46,7 +46,7 @@ def run_init(model: str, options: dict[str, Any]) -> str | None:
         made = starter(loaded.model, loaded.inputs, name, wiring=options["wiring"],
                        granularity=options["granularity"], output=options["output"], machine=machine)  # fmt: skip
     commands = next_commands(model, "my.yaml" if out == "-" else out, loaded, made, options)
-    text = text_of(made.plan, made.sections, _heading(model, made), commands)
+    text = text_of(made, _heading(model, made), commands)
     if out != "-":
         write_text(out, text)
     if options["as_json"]:

@@ -15,18 +15,24 @@ from reclra_compile.frontend.trace import trace
 from reclra_compile.ir import Plan
 from reclra_compile.machine import Machine
 from reclra_compile.planning import designed, make_plan
+from reclra_compile.spec.blocks import blocks
 from reclra_compile.spec.divide import with_granularity
+from reclra_compile.spec.graph import RegionGraph
 from reclra_compile.spec.load import Loaded, load_wiring
 from reclra_compile.starter.choose import Start, starts
 
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """A plan that was made of `sections` (the keys of a wiring file), where they come from, and what did not fit."""
+    """A plan that was made of `sections` (the keys of a wiring file), where they come from, and what did not fit.
+
+    `blocks` are the names of the model's blocks, which regions would be with granularity block.
+    """
 
     plan: Plan
     sections: Mapping[str, Any]
     start: Start
+    blocks: tuple[str, ...]
     refused: tuple[tuple[str, str], ...] = ()
 
 
@@ -44,7 +50,9 @@ def starter(
     ground = survey(trace(model, inputs, output))
     found = layers(ground)
     measured = measure(ground.traced, found)
-    named = starts(measured, value_names(ground.traced, found)[ground.output])
+    output_value = value_names(ground.traced, found)[ground.output]
+    named = starts(measured, output_value)
+    names = tuple(b.name for b in blocks(measured, RegionGraph(measured, output_value).output))
     if wiring is not None:
         named = (Start(wiring, "as asked"),)
     refused: list[tuple[str, str]] = []
@@ -59,7 +67,7 @@ def starter(
             first = first or error
             refused.append((start.wiring, error.faults[0].message))
         else:
-            return Starter(plan, sections, start, tuple(refused))
+            return Starter(plan, sections, start, names, tuple(refused))
     make_plan(ground, found, with_granularity(load_wiring(named[0].wiring), granularity))  # its file is in the faults
     assert first is not None
     raise first

@@ -5,22 +5,28 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reclra_compile.auto.write import WIDTH, flow, section
 from reclra_compile.ir import Plan, Region
 from reclra_compile.spec.graph import RegionGraph
 from reclra_compile.starter.comments import EXAMPLES, above
 
+if TYPE_CHECKING:
+    from reclra_compile.starter.make import Starter
+
 MOST = 80  #: regions that are listed one by one
 
 
-def text_of(plan: Plan, sections: Mapping[str, Any], heading: Sequence[str], commands: Sequence[str]) -> str:
-    """A wiring file that says what `sections` say, for the model of `plan`.
-
-    `heading` are paragraphs, `commands` lines that the reader can run next.
-    """
-    lines = [*_comment(heading), "#", "# Next:", *(f"#   {c}" for c in commands), "#", *_regions(plan), ""]
+def text_of(made: Starter, heading: Sequence[str], commands: Sequence[str]) -> str:
+    """The wiring file: `heading` are paragraphs, `commands` lines that the reader can run next."""
+    plan, sections = made.plan, made.sections
+    lines = [*_comment(heading), "#", "# Next:", *(f"#   {c}" for c in commands), "#", *_regions(plan)]
+    names = {r.name for r in plan.regions}
+    if any(r.layers for r in plan.regions) and not names.issuperset(made.blocks):
+        said = f"With regions: {{granularity: block}} they would be {', '.join(map(flow, made.blocks[:MOST]))}"
+        lines += _comment([said + (", …" if len(made.blocks) > MOST else ".")])
+    lines.append("")
     lines.append("version: 1")
     for key in EXAMPLES:
         lines += ["", *_comment(above(key))]
