@@ -53,10 +53,13 @@ def test_communication_hooks_see_every_gradient_once_for_each_optimizer_step(ran
 
 
 @pytest.mark.slow
-def test_under_torchrun() -> None:
+@pytest.mark.parametrize("name", ["ddp", "accelerate_loop"])
+def test_under_torchrun(name: str) -> None:
+    if name == "accelerate_loop":
+        pytest.importorskip("accelerate", reason="needs the extra accelerate")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, str(LOOPS / "ddp.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*torchrun, str(LOOPS / f"{name}.py")], env=environment, capture_output=True, text=True,
+                          timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test error") == 1 and float(done.stdout.split()[2]) < 20

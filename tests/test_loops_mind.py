@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_hooks_of_parameters_fire_once_in_a_backward_pass() -> None:
     F.cross_entropy(model(x), y.argmax(1)).backward()
     every = list(range(len(list(model.parameters()))))
     assert sorted(before) == sorted(after) == every
+
+
+def test_a_copy_links_itself_while_a_library_has_replaced_its_forward() -> None:
+    """Lightning does so around each training step; a process that it spawns starts from a pickled copy."""
+    model, (x, y) = attached(), some(1)[0]
+    twin = copy.deepcopy(model)
+    forward = twin.forward
+    twin.forward = lambda *args: forward(*args)
+    for one in (model, twin):
+        F.cross_entropy(one(x), y.argmax(1)).backward()
+    assert "forward" in vars(twin)
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(model.parameters(), twin.parameters(), strict=True))
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Hugging Face Accelerate (needs the extra `accelerate`).
 
     python examples/loops/accelerate_loop.py
-    accelerate launch --cpu --num_processes 2 examples/loops/accelerate_loop.py
+    torchrun --nproc-per-node 2 examples/loops/accelerate_loop.py
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Digits(lightning.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         x, y = batch
-        self.log("error", 100 * (self(x).argmax(1) != y).double().mean())
+        self.log("error", 100 * (self(x).argmax(1) != y).double().mean(), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
@@ -50,8 +50,8 @@ def main(epochs: int = 10, steps: int = -1, wiring: str = "depth1", **options: A
     model = Digits(network())
     model = rc.attach(model, images()[:32], wiring)  # the one line
     trainer = lightning.Trainer(
-        max_epochs=epochs, max_steps=steps, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, **options,
+        max_epochs=epochs, max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, **{"devices": 1} | options,
     )  # fmt: skip
     trainer.fit(model, loader(slice(0, TRAIN)), loader(slice(TRAIN, None)))
     print(f"test error {error(model):.2f} %")
