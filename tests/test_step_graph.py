@@ -47,7 +47,9 @@ def compiled(name: str, wiring: str = "depth1", **options):
 
 
 def named(program: rc.Program) -> dict[str, nn.Parameter]:
-    return dict([*program.model.named_parameters(), *program.synapses.named_parameters()])
+    synapses = dict(program.synapses.named_parameters())
+    own = {id(p) for p in synapses.values()}  # which an attached model names as well
+    return {name: p for name, p in program.model.named_parameters() if id(p) not in own} | synapses
 
 
 def grads_of(program: rc.Program) -> dict[str, torch.Tensor]:
@@ -357,6 +359,15 @@ def test_a_compiled_step_has_a_graph_for_each_kind_of_batch() -> None:
         step(x)
     with pytest.raises(rc.UserError, match="X009"):
         program.compile_step("no such backend")(x, y)
+
+
+def test_an_attached_model_has_a_step_graph_too() -> None:
+    model, (x,), y = small("mlp")
+    program = rc.attach(model, x, wiring="depth1").reclra.program
+    graph = program.as_step_graph(x, y)
+    same(program, graph, (x, y))
+    steps_alike(program, program.compile_step("eager"), [(x, y)], 1e-12)
+    assert graph.model is model
 
 
 @pytest.mark.slow

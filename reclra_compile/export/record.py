@@ -31,8 +31,9 @@ from reclra_compile.runtime.tracing import traced
 def lasting(program: Program) -> dict[str, Tensor]:
     """Parameters, buffers and synapses by their paths in a step graph, each once."""
     model, synapses = program.model, program.synapses
+    own = {id(p) for p in synapses.parameters()}  # which an attached model names as well
     named = [
-        *((f"model.{n}", p) for n, p in model.named_parameters()),
+        *((f"model.{n}", p) for n, p in model.named_parameters() if id(p) not in own),
         *((f"model.{n}", b) for n, b in model.named_buffers()),
         *((f"synapses.{n}", p) for n, p in synapses.named_parameters()),
         *((f"synapses.{n}", b) for n, b in synapses.named_buffers()),
@@ -58,6 +59,11 @@ def record(program: Program, batch: Sequence[Tensor]) -> Recorded:
 
     Raises UserError (X005) where a task looks at values.
     """
+    with program.at_work():
+        return _recorded(program, batch)
+
+
+def _recorded(program: Program, batch: Sequence[Tensor]) -> Recorded:
     steps, held = _steps(program), lasting(program)
     learned: list[str] = []
 

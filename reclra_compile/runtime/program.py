@@ -310,6 +310,10 @@ class Program:
         if self._delayed:
             self._delayed.restore(state.get("before"))
 
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model's modules hold the parameters that tasks work on."""
+        return contextlib.nullcontext()
+
     def as_step_graph(self, *example_batch: Any) -> StepGraph:
         """The step as one flat `torch.fx.GraphModule`, for batches as `*example_batch`: (loss, {name: gradient}).
 
