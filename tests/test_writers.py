@@ -16,7 +16,9 @@ from torch import nn
 
 import reclra_compile as rc
 from reclra_compile.cli.main import main
+from reclra_compile.cli.run_command import run as rank
 from reclra_compile.cli.training_progress import Pace, RunProgress, clock_text, status_line
+from reclra_compile.cli.training_records import command_of
 from reclra_compile.cli.training_view import TrainingView
 from reclra_compile.errors import UserError
 from reclra_compile.train.environment import command_line
@@ -130,6 +132,19 @@ def test_run_json_says_how_a_run_came_about(monkeypatch: pytest.MonkeyPatch) -> 
     again = json.loads(file.read_text())
     assert again["begun"] == first["begun"] and again["settings"]["epochs"] == 2
     assert [r["step"] for r in again["resumed"]] == [3] and "--resume" not in again["resumed"][0]["command"]
+
+
+def test_commands_can_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["small.py", "-c", "backprop", "-c", "my.yaml", "--lr", "1e-3", "--top5", "--resume", "--json"]
+    context = main.commands["train"].make_context("train", [*words, "--epochs=2"])
+    assert " ".join(command_of(context)) == (
+        "reclra-compile train small.py --compare backprop --compare my.yaml --epochs 2 --lr 0.001 --top5"
+    )
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    context = rank.make_context("run", ["four.plan", "small.py", "--log", "e.jsonl", "--label", "hidden"])
+    assert " ".join(command_of(context)) == (
+        "torchrun --nproc-per-node 4 -m -- reclra_compile.run four.plan small.py --log e.jsonl"
+    )
 
 
 def test_home_is_not_named() -> None:

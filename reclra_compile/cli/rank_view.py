@@ -72,6 +72,8 @@ class RankView:
         self._running = member, run
         if hasattr(run.program, "watch"):
             run.program.watch = self._heartbeat
+        if self._heartbeat.rank:
+            self._heartbeat.tell("live", "0.0 0.0")  # not what a run before has left
         if self._view is not None:
             self._view.start(member, run, history)
 

@@ -159,7 +159,8 @@ def command_of(ctx: click.Context | None) -> list[str]:
     words = command_line([*plain, *named])[1:]
     if ctx.command.name == "run":  # a rank: how many there are is the launcher's to say
         local = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        return ["torchrun", "--nproc-per-node", local, "-m", "reclra_compile.run", *words]
+        # after --, or torchrun takes --log for one of its own options
+        return ["torchrun", "--nproc-per-node", local, "-m", "--", "reclra_compile.run", *words]
     return [PROGRAM, str(ctx.command.name), *words]
 
 
