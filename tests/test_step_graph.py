@@ -179,6 +179,17 @@ def test_a_region_that_recomputes_draws_its_mask_once() -> None:
     assert len(graph.graph.nodes) == len(twin.as_step_graph(*batch).graph.nodes)
 
 
+def test_large_maps_are_not_cut_into_pieces() -> None:
+    """A step works on a few samples at a time, for the cache's sake; what compiles a graph does so by itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.AvgPool2d(16), nn.Flatten(), nn.Linear(128, 3))
+    x, y = torch.randn(4, 1, 64, 64).double(), torch.randint(3, (4,))
+    program = rc.compile(model.double(), x, "depth1")
+    graph = program.as_step_graph(x, y)
+    same(program, graph, (x, y))
+    assert graph.text.count("aten.slice") == 1 and len(graph.graph.nodes) < 80
+
+
 def test_autocast_is_as_it_was_when_the_graph_was_made() -> None:
     program, (x, y) = compiled("mlp", "feedback_alignment")
     program.to(torch.float32)

@@ -200,7 +200,7 @@ def _blocked_errors(region: Region, target: Target, at_z: int, linked: Linked) -
 
     def run(v: Slots) -> None:
         h_N, d, scale = v[h].roots[0].detach(), v[at_z], 1.0 if read else v[0].scale
-        if h_N.dtype in rules.LOW:
+        if h_N.dtype in rules.LOW or is_traced():  # what compiles a graph blocks it as it likes
             m = exact(h_N, v[z], d.part(0, len(h_N)) if isinstance(d, Spread) else d)
             c, squares = m * (factor * scale), m.square().sum()
         else:
