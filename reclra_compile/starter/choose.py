@@ -34,7 +34,7 @@ def starts(layers: Sequence[Region], output: str) -> tuple[Start, ...]:
     chosen: list[Start] = []
     if len(found) >= FEWEST_BLOCKS and any(len(b.layers) > 1 for b in found):
         chosen.append(Start("groups", (
-            f"the model has {len(found)} blocks of several layers. Groups of them, with exact backpropagation inside, "
+            f"the model has {len(found)} blocks. Groups of them, with exact backpropagation inside, "
             "came closest to backprop on residual networks and transformers, where single layers learned far less; "
             "more groups are faster on as many devices, and learn less"
         ), groups=2))  # fmt: skip
