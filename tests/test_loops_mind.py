@@ -116,5 +116,5 @@ def test_each_loop_runs_as_a_script(name: str) -> None:
     done = subprocess.run([sys.executable, str(LOOPS / f"{name}.py")], env=environment, capture_output=True, text=True,
                           timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    errors = [float(part.split()[0]) for part in done.stdout.split("error ")[1:]]
-    assert errors and errors[-1] < (45 if name == "hf_trainer" else 20), done.stdout
+    errors = [float(part.split()[0]) for part in done.stdout.split("test error ")[1:]]
+    assert errors and errors[-1] < (80 if name == "hf_trainer" else 20), done.stdout
