@@ -6,80 +6,17 @@ import ast
 import copy
 import functools
 import pickle
-import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
-from architectures import ARCHITECTURES
-from models import MLP
+from step_graphs import WIRINGS, compiled, grads_of, named, same
 from torch import fx, nn
 
 import reclra_compile as rc
 
-WIRINGS = ("backprop", "depth1", "depth2", "blocks", "groups", "feedback_alignment")
-
-
-def small(name: str):
-    """A model in double precision with inputs and labels; "normed" draws, normalises and pools."""
-    torch.manual_seed(3)
-    if name == "mlp":
-        return MLP(3).double(), (torch.randn(6, 6).double(),), torch.randint(3, (6,))
-    if name == "normed":
-        model = nn.Sequential(
-            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3),
-            nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 3),
-        )  # fmt: skip
-        return model.double(), (torch.randn(4, 2, 8, 8).double(),), torch.randint(3, (4,))
-    model, inputs = ARCHITECTURES[name]()
-    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-    with torch.no_grad():
-        y = torch.randn_like(copy.deepcopy(model.double())(*inputs))
-    return model, inputs, y
-
-
-def compiled(name: str, wiring: str = "depth1", **options):
-    model, inputs, y = small(name)
-    if wiring == "groups":
-        options["granularity"] = "groups=2"
-    loss_fn = options.pop("loss_fn", F.mse_loss if y.is_floating_point() else F.cross_entropy)
-    return rc.compile(model, inputs, wiring, loss_fn=loss_fn, **options), (*inputs, y)
-
-
-def named(program: rc.Program) -> dict[str, nn.Parameter]:
-    synapses = dict(program.synapses.named_parameters())
-    own = {id(p) for p in synapses.values()}  # which an attached model names as well
-    return {name: p for name, p in program.model.named_parameters() if id(p) not in own} | synapses
-
-
-def grads_of(program: rc.Program) -> dict[str, torch.Tensor]:
-    return {name: p.grad.clone() for name, p in named(program).items() if p.grad is not None}
-
-
-def same(program: rc.Program, graph, batch, tolerance: float = 1e-12, draws: bool = True) -> None:
-    """Graph and step, from one state, give the same loss, gradients, buffers and (with `draws`) random state."""
-    before, random = copy.deepcopy(dict(program.model.named_buffers())), torch.get_rng_state()
-    loss, grads = graph(*batch)
-    after, moved = copy.deepcopy(dict(program.model.named_buffers())), torch.get_rng_state()
-    assert not grads_of(program) and not loss.requires_grad
-    for name, b in program.model.named_buffers():
-        b.copy_(before[name])
-    torch.set_rng_state(random)
-    expected = program.step(*batch)
-    steps = grads_of(program)
-    program.zero_grad()
-    torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
-    assert list(grads) == [name for name in named(program) if name in steps]
-    for name, grad in grads.items():
-        torch.testing.assert_close(grad, steps[name], rtol=tolerance, atol=tolerance, msg=name)
-    for name, b in program.model.named_buffers():
-        torch.testing.assert_close(b, after[name], rtol=tolerance, atol=tolerance, msg=name)
-    if draws:
-        assert torch.equal(moved, torch.get_rng_state())
-
-
-FAST = {("mlp", w) for w in WIRINGS} | {("normed", "depth1"), ("normed", "feedback_alignment"), ("resnet", "blocks")}
-FAST |= {("gpt", "groups")}
+FAST = {("mlp", "backprop"), ("mlp", "depth1"), ("mlp", "depth2"), ("mlp", "feedback_alignment"), ("normed", "depth1")}
+FAST |= {("resnet", "blocks")}
 CASES = [
     pytest.param(name, wiring, marks=() if (name, wiring) in FAST else pytest.mark.slow)
     for name in ("mlp", "normed", "resnet", "gpt", "lstm", "tabular")
@@ -316,92 +253,6 @@ def test_another_batch_is_a_clear_error() -> None:
         assert "[6, 6]" in str(caught.value) and "as_step_graph" in caught.value.faults[0].fix
 
 
-class Counting:
-    """A backend of torch.compile that runs graphs as they are, and keeps them."""
-
-    def __init__(self) -> None:
-        self.graphs: list[fx.GraphModule] = []
-
-    def __call__(self, graph, _):
-        self.graphs.append(graph)
-        return graph.forward
-
-
-def test_torch_compile_takes_the_graph_as_a_whole() -> None:
-    program, batch = compiled("normed", "depth2")
-    graph = program.as_step_graph(*batch)
-    torch.manual_seed(0)
-    loss, grads = graph(*batch)
-    torch.manual_seed(0)
-    again, others = torch.compile(graph, backend="aot_eager", fullgraph=True)(*batch)
-    torch.testing.assert_close(again, loss, rtol=1e-6, atol=1e-6)
-    for name in grads:
-        torch.testing.assert_close(others[name], grads[name], rtol=1e-6, atol=1e-6, msg=name)
-    assert int(program.model[1].num_batches_tracked) == 2
-
-
-def steps_alike(program: rc.Program, step, batches, tolerance: float) -> None:
-    """`step` gives the loss of program.step and adds the same gradients, batch after batch."""
-    for batch in batches:
-        program.zero_grad()
-        for _ in range(2):
-            expected = program.step(*batch)
-        wanted = grads_of(program)
-        program.zero_grad()
-        for _ in range(2):
-            loss = step(*batch)
-        torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
-        got = grads_of(program)
-        assert list(got) == list(wanted) and not loss.requires_grad
-        for name in wanted:
-            torch.testing.assert_close(got[name], wanted[name], rtol=tolerance, atol=tolerance, msg=name)
-
-
-def test_a_compiled_step_has_a_graph_for_each_kind_of_batch() -> None:
-    program, (x, y) = compiled("mlp", "depth2")
-    backend = Counting()
-    step = program.compile_step(backend)
-    steps_alike(program, step, [(x, y), (x[:4], y[:4]), (x, y)], 1e-12)
-    assert len(backend.graphs) == len(step.graphs.made) == 2
-    program.model.fc1.requires_grad_(False)  # frozen: another graph, without these gradients
-    steps_alike(program, step, [(x, y)], 1e-12)
-    assert len(backend.graphs) == 3
-    with pytest.raises(rc.UserError, match="X002"):
-        step(x)
-    with pytest.raises(rc.UserError, match="X009"):
-        program.compile_step("no such backend")(x, y)
-
-
-def test_an_attached_model_has_a_step_graph_too() -> None:
-    model, (x,), y = small("mlp")
-    program = rc.attach(model, x, wiring="depth1").reclra.program
-    graph = program.as_step_graph(x, y)
-    same(program, graph, (x, y))
-    steps_alike(program, program.compile_step("eager"), [(x, y)], 1e-12)
-    assert graph.model is model
-
-
-@pytest.mark.slow
-def test_modes_are_part_of_what_a_graph_is_made_for() -> None:
-    program, batch = compiled("normed", "backprop")
-    step = program.compile_step(Counting())
-    step(*batch)
-    program.model.eval()
-    steps_alike(program, step, [batch], 1e-12)
-    assert len(step.graphs.made) == 2
-
-
-def test_torch_compile_of_the_programs_step_compiles_the_graph() -> None:
-    program, (x, y) = compiled("mlp", "depth2")
-    backend = Counting()
-    step = torch.compile(program.step, backend=backend)
-    steps_alike(program, step, [(x, y), (x[:4], y[:4]), (x, y)], 1e-12)
-    assert len(backend.graphs) == 2
-    assert all(sum(n.op == "call_function" for n in g.graph.nodes) > 40 for g in backend.graphs)
-    copied = copy.deepcopy(program.__dict__["_graphs"])
-    assert copied is None  # a copy of the program makes its own
-
-
 def test_one_task_after_another_is_written_in_the_order_of_the_plan() -> None:
     program, batch = compiled("mlp", "depth2")
     graph = program.as_step_graph(*batch)
@@ -412,16 +263,3 @@ def test_one_task_after_another_is_written_in_the_order_of_the_plan() -> None:
     names = {n.name for n in graph.graph.nodes}
     assert {"F_fc1_addmm", "fc1_weight", "D_out_to_fc3_mm", "T_fc2_sub", "U_fc1_mm", "V_out_to_fc3_mm"} <= names
     assert "dot" not in graph.text  # D(Θ), which nobody reads here
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "wiring"), [("mlp", "depth2"), ("normed", "depth1"), ("normed", "sign_symmetry")])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
-def test_inductor_compiles_the_step(name: str, wiring: str) -> None:
-    if not (shutil.which("g++") or shutil.which("clang++")):
-        pytest.skip("Inductor compiles for the CPU with g++ or clang++, and there is neither")
-    model, (x,), y = small(name)
-    if name == "normed":
-        model[4] = nn.Identity()  # Inductor draws masks of its own
-    program = rc.compile(model, x, wiring)
-    steps_alike(program, program.compile_step(), [(x, y)], 1e-6)
