@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from reclra_compile.errors import Fault, PlanError, TrainingError
 from reclra_compile.frontend.outputs import choose, pick
 from reclra_compile.ir import Plan, Task
-from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.discrepancy import Discrepancy, averaged
+from reclra_compile.runtime.learned import Learned
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.microbatch import fewest_samples, microbatches
@@ -37,7 +37,7 @@ OnTask = Callable[[Task, Callable[[str], Any]], None]
 _PLAIN = contextlib.nullcontext()
 
 
-class Program:
+class Program(Learned):
     """Executes a plan on its model: `loss = program.step(x, y)` fills `.grad`; any optimizer descends.
 
     The model keeps its own parameters: after training, `model.eval()(x)` uses them.
@@ -49,10 +49,7 @@ class Program:
     def __init__(
         self, plan: Plan, model: nn.Module, linked: Linked, synapses: nn.Module, output: str | int | None = None
     ) -> None:
-        self.plan = plan
-        self.model = model
-        self.synapses = synapses  #: the error synapses, as a module: move, save or inspect it like any other
-        self._linked = linked
+        super().__init__(plan, model, linked, synapses)
         self._output = output
         self._inputs = [linked.slot(name) for name, _, _ in plan.inputs]
         self._y, self._loss = linked.slot("y"), linked.slot("loss")
@@ -244,55 +241,12 @@ class Program:
         output: Tensor = pick(result, choose(result, self._output, self.model))
         return output
 
-    def model_parameters(self) -> Iterator[nn.Parameter]:
-        """The model's own parameters."""
-        return self.model.parameters()
-
-    def synapse_parameters(self) -> Iterator[nn.Parameter]:
-        """The error synapses that learn."""
-        return (p for p in self.synapses.parameters() if p.requires_grad)
-
-    def readout_parameters(self) -> Iterator[nn.Parameter]:
-        """The learned synapses that are local read-outs (E9): a part of `synapse_parameters`."""
-        for p in self.plan.pathways:
-            if reads_out(p.update) and p.name in self._linked.synapses:
-                yield from self._linked.synapses[p.name].parameters()
-
-    def rated_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """Synapses with a learning rate of their own, by its setting: readout_rate, inverse_rate, mirror_rate."""
-        found: dict[str, list[nn.Parameter]] = {"readout_rate": list(self.readout_parameters())}
-        inverses = [p for p in self.plan.pathways if p.update == "autoencoding" and p.name in self._linked.synapses]
-        found["inverse_rate"] = [q for p in inverses for q in self._linked.synapses[p.name].parameters()]
-        mirrors = dict.fromkeys(p.source for p in self.plan.pathways if p.update == "weight_mirror")
-        found["mirror_rate"] = [B for name in mirrors for _, B, _ in self._linked.mirrors.get(name, [])]
-        return {setting: parameters for setting, parameters in found.items() if parameters}
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Everything that learns: the model's parameters, then the error synapses."""
-        yield from self.model_parameters()
-        yield from self.synapse_parameters()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear `.grad` of the model and of the synapses."""
-        self.model.zero_grad(set_to_none)
-        self.synapses.zero_grad(set_to_none)
-
-    def clip(self, max_norm: float) -> None:
-        """Scale all gradients so that their norm, over all processes, is at most `max_norm`."""
-        nn.utils.clip_grad_norm_(list(self.parameters()), max_norm)
-
     def named_state(self) -> dict[str, Tensor]:
         """The model's parameters and buffers that this process holds, by their names in its state_dict."""
         return dict(self.model.state_dict())
 
     def settle_buffers(self) -> None:
         """Let buffers, such as batch statistics, be the same in all replicas; one has nothing to settle."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Program:
-        """Move model and synapses, as `nn.Module.to`."""
-        self.model.to(*args, **kwargs)
-        self.synapses.to(*args, **kwargs)
-        return self
 
     def state_dict(self) -> dict[str, Any]:
         """The synapses' state, the plan's fingerprint, and what staleness keeps; the model saves itself."""
