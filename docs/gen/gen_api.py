@@ -21,6 +21,8 @@ SECTIONS = {
 }  # fmt: skip
 #: fields of a wiring are on a page of their own; those of error classes are their base's
 WITHOUT_MEMBERS = {"Wiring"}
+#: what these inherit is part of what people use them for
+WITH_INHERITED = {"Program"}
 
 
 def names() -> dict[str, list[str]]:
@@ -42,5 +44,7 @@ def page() -> str:
             text.append(f"::: {home}.{name}")
             if name in WITHOUT_MEMBERS:
                 text.append("    options: {members: false}")
+            if name in WITH_INHERITED:
+                text.append("    options: {inherited_members: true}")
             text.append("")
     return "\n".join(text)
