@@ -404,7 +404,7 @@ def test_nothing_is_wider_than_the_page(opened: Open) -> None:
     p, step = timed()
     longest = replace(p, name="a" * 90, model="m" * 60)
     wide = "document.documentElement.scrollWidth - innerWidth"
-    page, both = opened(to_html(longest, timeline=step)), opened(to_html(blocky(), beside=plans.depth2()))
+    page, both = opened(to_html(longest, timeline=step)), opened(to_html(plans.depth1(9), beside=plans.depth2()))
     for width in (1440, 768, 360):
         for shown in (page, both):
             shown.set_viewport_size({"width": width, "height": 800})

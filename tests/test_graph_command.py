@@ -228,11 +228,13 @@ def test_open_says_where_there_is_no_browser(tmp_path: Path, monkeypatch: pytest
         (["net.plan", "--simulate"], "S003"),
         (["net.plan", "--trace", "none.json"], "V005"),
         (["bad.plan"], "P001"),
+        (["net.plan", "--beside", "other.plan", "--ascii"], "V008"),
     ],
 )
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: str) -> None:
     monkeypatch.chdir(tmp_path)
     saved(chain(3), tmp_path)
+    saved(chain(5), tmp_path, "other.plan")
     (tmp_path / "bad.plan").write_text("nothing")
     result = run(*words, "--json")
     assert result.exit_code == 2

@@ -479,6 +479,7 @@ def test_shorten_keeps_both_ends() -> None:
 
 def test_numbers() -> None:
     assert (amount(0, "FLOP"), amount(67_108_864, "FLOP")) == ("0 FLOP", "67.1 MFLOP")
+    assert [amount(n, "B") for n in (999_499, 999_999, 1.234e18)] == ["999 kB", "1 MB", "1234 PB"]
     assert count(1_234_567) == "1\u202f234\u202f567"
 
 
@@ -644,6 +645,9 @@ def test_recorded_steps_are_read_back() -> None:
         '{"version":1,"source":"measured","devices":["a"],"spans":[[true,0,0,0,1]]}',
         '{"version":1,"source":"measured","devices":[1],"spans":[]}',
         '{"version":1,"source":"measured","devices":["a"],"spans":3}',
+        '{"version":1,"source":"measured","devices":["a"],"spans":[[0,0,0,0,1%s]]}' % ("0" * 400),
+        '{"version":1,"source":"measured","devices":["a"],"spans":[[1%s,0,0,0,1]]}' % ("0" * 400),
+        '{"version":1,"source":"measured","devices":["a"],"spans":[],"until_us":1%s}' % ("0" * 400),
     ],
 )  # fmt: skip
 def test_texts_that_are_no_recorded_step(text: str) -> None:
@@ -658,13 +662,50 @@ def test_a_trace_of_another_plan_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_trace_is_checked_span_by_span() -> None:
+    p = timed()
+    step = replace(of_simulation(p), source="measured")
+    step.check(p)
+    # the devices of a second replica follow those of the first
+    replace(step, devices=2 * step.devices, spans=tuple(replace(s, device=s.device + 4) for s in step.spans)).check(p)
+    for change in ({"microbatch": 99}, {"device": (step.spans[0].device + 1) % 4}, {"task": 10**6}):
+        with pytest.raises(UserError, match="V006"):
+            replace(step, spans=(replace(step.spans[0], **change), *step.spans[1:])).check(p)
+    for none in (replace(step, source="predicted"), replace(step, spans=())):
+        with pytest.raises(UserError, match="V005"):
+            to_html(p, timeline=none)
+
+
+def test_a_long_step_is_summed_whole_and_its_picture_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = timed()
+    step = replace(of_simulation(p), source="measured")
+    (whole,) = Page(to_html(p, timeline=step)).data()
+    assert whole["predicted"]["sums"] == pytest.approx(whole["measured"]["sums"], rel=1e-4)
+    forward = sum(s.end_us - s.start_us for s in step.spans if p.tasks[s.task].kind == "F")
+    assert whole["predicted"]["sums"]["F"] == pytest.approx(forward, abs=1e-2)
+    monkeypatch.setattr("reclra_compile.view.data.MOST_SPANS", 10)
+    (cut,) = Page(to_html(p, timeline=step)).data()
+    for source in ("predicted", "measured"):
+        assert len(cut[source]["spans"]) == 10 and cut[source]["all"] == len(step.spans)
+        assert cut[source]["sums"] == whole[source]["sums"]
+
+
+def test_two_models_are_not_drawn_beside_each_other(tmp_path: Path) -> None:
+    other = depth1(3)
+    wider = replace(other, regions=(replace(other.regions[0], parameter_count=7), *other.regions[1:]))
+    for wrong in (replace(other, inputs=(("x0", (3,), "float32"),)), wider, residual()):
+        with pytest.raises(UserError, match="V008"):
+            draw.write_picture(other, tmp_path / "a.html", beside=wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_pages_show_times_and_two_wirings() -> None:
     p = timed()
     step = replace(of_simulation(p), source="measured")
     (data,) = Page(to_html(p, timeline=step)).data()
     assert data["measured"]["spans"] == data["predicted"]["spans"] and data["measured"]["until"] == step.end_us
     assert len(data["tasks"]) == len(p.tasks)
-    assert "µs" in dict(data["regions"][0]["facts"])["time in all a microbatch"]
+    assert "µs" in dict(data["regions"][0]["facts"])["in all a microbatch"]
     page = Page(to_html(depth1(6), beside=depth2(6)))
     assert [d["name"] for d in page.data()] == ["depth 1", "depth 2"]
     cells = page.texts["td"]

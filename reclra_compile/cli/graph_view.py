@@ -17,6 +17,7 @@ from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.view.draw import write_picture
 from reclra_compile.view.label import time_text
 from reclra_compile.view.mermaid import SUFFIXES, too_large
+from reclra_compile.view.tables import check_beside
 
 PAGE_ONLY = ("beside", "trace", "simulate")
 
@@ -25,6 +26,8 @@ def carry_out(model: str, wiring: str, given: bool, options: dict[str, Any]) -> 
     """Do what the command line asks for; returns JSON where that is wanted. Raises ReclraError for mistakes."""
     trace = read_trace(options["trace"]) if options["trace"] else None
     plan, *others = plans_of(model, wiring, given, options)
+    for other in others:
+        check_beside(plan, other)
     if trace is not None:
         plan = trace.fits(plan)
     if options["simulate"]:
@@ -64,7 +67,7 @@ def _times(plan: Plan, trace: Traced | None, simulate: bool) -> dict[str, float 
     """Predicted and measured microseconds of a step, and their ratio; null where one is not known."""
     predicted = predicted_us(plan) if simulate or trace is not None else None
     measured = trace.step_us if trace is not None else None
-    ratio = measured / predicted if measured and predicted else None
+    ratio = measured / predicted if measured is not None and predicted else None
     return {"predicted_us": predicted, "measured_us": measured, "ratio": ratio}
 
 
@@ -72,10 +75,11 @@ def _said(step: dict[str, float | None]) -> list[str]:
     predicted, measured, ratio = step["predicted_us"], step["measured_us"], step["ratio"]
     if measured is None:
         return [f"predicted step: {time_text(predicted)}"] if predicted else []
-    if predicted is None or ratio is None:
+    if predicted is None:
         return [f"measured step: {time_text(measured)}; none is predicted, as the plan's devices have no rates "
                 "(say --devices, or --device-profile measured after `reclra-compile profile`)"]  # fmt: skip
-    return [f"measured step: {time_text(measured)}, {ratio:.2f} × the {time_text(predicted)} that are predicted"]
+    times = "" if ratio is None else f", {ratio:.2f} × the {time_text(predicted)} that are predicted"
+    return [f"measured step: {time_text(measured)}{times}"]
 
 
 def _open(file: str) -> bool:

@@ -20,7 +20,7 @@ from reclra_compile.machine import Machine
 from reclra_compile.placement.times import unit_of
 from reclra_compile.simulate.retarget import retargeted
 from reclra_compile.simulate.trace import COMPUTE, write_events
-from reclra_compile.view.recorded import Recorded
+from reclra_compile.view.recorded import Recorded, is_time
 
 _ARROWS = {"P": "s", "R": "f"}
 
@@ -130,14 +130,15 @@ def read_trace(file: str) -> Traced:
             Fault("V005", f"the trace cannot be read: {why}", Location(file), "record one with `train --trace FILE`")
         ) from None
     recorded = Recorded.read(text, file)
+    recorded.check_measured(file)
     facts = json.loads(text).get("otherData")
     facts = facts if isinstance(facts, dict) else {}
     batch, tasks, steps = facts.get("batch"), facts.get("tasks"), facts.get("steps")
-    lengths = [s.get("us") for s in steps if isinstance(s, dict)] if isinstance(steps, list) else []
+    lengths: list[Any] = [s.get("us") for s in steps if isinstance(s, dict)] if isinstance(steps, list) else []
     return Traced(
         recorded,
-        tuple(float(us) for us in lengths if isinstance(us, int | float)),
-        batch if type(batch) is int and batch > 0 else 0,
+        tuple(float(us) for us in lengths if is_time(us)),
+        batch if type(batch) is int and 0 < batch < 2**31 else 0,
         tasks if isinstance(tasks, str) else "",
         file,
     )

@@ -9,7 +9,7 @@ from math import ceil
 from reclra_compile.ir import Plan
 from reclra_compile.view.drawing import Box, Key, Text
 from reclra_compile.view.facts import Facts, hover, output_region, region_facts, shape_text, wave_of
-from reclra_compile.view.label import count, shorten, width
+from reclra_compile.view.label import plural, shorten, width
 from reclra_compile.view.palette import few
 
 MARGIN = 28.0
@@ -95,10 +95,6 @@ def box(t: Caption, x: float, y: float, w: float, h: float) -> Box:
 
 def heading(plan: Plan) -> tuple[Text, ...]:
     """The title, and under it the model and the counts."""
-
-    def plural(n: int, what: str) -> str:
-        return f"{count(n)} {what}" + ("" if n == 1 else "s")
-
     parts = [
         plan.model,
         plural(len(plan.regions), "region"),
@@ -128,7 +124,7 @@ def legend(plan: Plan, room: float) -> tuple[Key, ...]:
     last = len(plan.waves) - 1
     if few(len(plan.waves)):
         for k in range(1, last + 1):
-            entries.append(("arc", k, f"wave {k}: {into[k]} pathway" + ("" if into[k] == 1 else "s")))
+            entries.append(("arc", k, f"wave {k}: {plural(into[k], 'pathway')}"))
     else:
         entries.append(("scale", 1, f"waves 1 to {last}"))
     entries.append(("forward", -1, "forward"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reclra_compile.ir import Pathway, Plan, Region, Task
@@ -62,9 +62,9 @@ def plan_data(plan: Plan, measured: Recorded | None = None) -> dict[str, Any]:
         data["devices"] = _devices(plan)
         data["tasks"] = [_task(t) for t in plan.tasks]
     if timed:
-        data["predicted"] = _spans(of_simulation(plan))
+        data["predicted"] = _predicted(plan)
     if measured:
-        data["measured"] = _spans(measured)
+        data["measured"] = _measured(plan, measured)
     return data
 
 
@@ -96,7 +96,7 @@ def _time_facts(times: Mapping[str, float], plan: Plan, unit: str) -> Facts:
         return ()
     each = " a microbatch" if plan.schedule.microbatches > 1 else ""
     said = ", ".join(f"{_KINDS[k]} {time_text(us, unit)}" for k, us in times.items())
-    return (("time" + each, said), ("time in all" + each, time_text(sum(times.values()), unit)))
+    return (("time" + each, said), ("in all" + each, time_text(sum(times.values()), unit)))
 
 
 def _devices(plan: Plan) -> list[dict[str, Any]]:
@@ -112,7 +112,23 @@ def _task(t: Task) -> list[Any]:
     return [t.kind, t.subject, t.device, t.wave, t.bytes, round(t.us, 3)]
 
 
-def _spans(step: Recorded) -> dict[str, Any]:
+def _predicted(plan: Plan) -> dict[str, Any]:
+    step = plan.simulate()
+    many, lengths = plan.schedule.microbatches * step.batches, step.layout.length_us
+    timed = [(t, lengths[i]) for i, t in enumerate(plan.tasks) if t.kind != "X" and lengths[i]]
+    return _spans(of_simulation(plan, step=step), many * len(timed), ((t.kind, many * us) for t, us in timed))
+
+
+def _measured(plan: Plan, step: Recorded) -> dict[str, Any]:
+    return _spans(step, len(step.spans), ((plan.tasks[s.task].kind, s.end_us - s.start_us) for s in step.spans))
+
+
+def _spans(step: Recorded, all_: int, times: Iterable[tuple[str, float]]) -> dict[str, Any]:
+    """The first spans of a step that has `all_`, whose `times` by kind of task are summed, those left out included."""
+    sums: dict[str, float] = defaultdict(float)
+    for kind, us in times:
+        sums[kind] += us
     shown = sorted(step.spans, key=lambda s: s.start_us)[:MOST_SPANS]
     rows = [[s.task, s.microbatch, s.device, round(s.start_us, 3), round(s.end_us, 3)] for s in shown]
-    return {"devices": step.devices, "until": step.end_us, "all": len(step.spans), "spans": rows}
+    return {"devices": step.devices, "until": step.end_us, "all": all_, "spans": rows,
+            "sums": {kind: round(us, 3) for kind, us in sums.items()}}  # fmt: skip

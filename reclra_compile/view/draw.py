@@ -34,7 +34,8 @@ def write_picture(
 
     A page (.html) can have a second wiring of the model `beside` it, and the `trace` of a real step under the
     predicted one. Raises UserError: V001 and V003 for a PNG that cannot be made, V002 for another suffix, V004
-    where the file cannot be written, V006 for a trace of another plan, V007 where only a page can show these.
+    where the file cannot be written, V005 and V006 for a trace that is not measured or of another plan, V007 where only
+    a page can show these, V008 where `beside` is of another model.
     """
     file = Path(path)
     check_suffix(file, _WRITERS)

@@ -12,7 +12,7 @@ from reclra_compile.view.data import json_text, plan_data
 from reclra_compile.view.label import xml
 from reclra_compile.view.palette import DARK, LIGHT, wave_colours
 from reclra_compile.view.recorded import Recorded
-from reclra_compile.view.tables import difference_tables, names_of, pathway_table, region_table
+from reclra_compile.view.tables import check_beside, difference_tables, names_of, pathway_table, region_table
 
 #: the page's script, in the order in which its parts build on each other
 _SCRIPTS = ("base", "columns", "route", "scene", "shapes", "stage", "pointer", "panel", "waves", "search",
@@ -29,10 +29,14 @@ _KEYS = (
 def to_html(plan: Plan, *, beside: Plan | None = None, timeline: Recorded | None = None) -> str:
     """The plan as a page: its graph to explore, wave by wave, its devices and times, and tables of all of it.
 
-    `beside` is another wiring of the model, drawn beside it; `timeline` a step as it ran (or is predicted by other
-    means), shown under the predicted one. Raises UserError (V006) where the timeline is of another plan.
+    `beside` is another wiring of the model, drawn beside it; `timeline` a step as it ran, shown under the predicted
+    one. Raises UserError: V005 where the timeline is not measured, V006 where it is of another plan, V008 where
+    `beside` is of another model.
     """
+    if beside is not None:
+        check_beside(plan, beside)
     if timeline is not None:
+        timeline.check_measured()
         timeline.check(plan)
     plans = [plan] if beside is None else [plan, beside]
     data = [plan_data(plan, timeline), *(plan_data(p) for p in plans[1:])]

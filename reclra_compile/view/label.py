@@ -50,11 +50,17 @@ def count(n: int) -> str:
     return f"{n:,}".replace(",", "\u202f")
 
 
+def plural(n: int, what: str) -> str:
+    """A number of things: 1 region, 2 regions."""
+    return f"{count(n)} {what}" + ("" if n == 1 else "s")
+
+
 def amount(n: float, unit: str) -> str:
     """A quantity in three significant digits with an SI prefix: 1.25 MFLOP."""
     for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if n >= limit:
-            return f"{n / limit:.3g} {prefix}{unit}"
+        # what rounds to 1000 of the smaller unit is 1 of this one
+        if n >= 0.9995 * limit:
+            return f"{n / limit:.{max(3, len(str(int(n / limit))))}g} {prefix}{unit}"
     return f"{n:.3g} {unit}"
 
 

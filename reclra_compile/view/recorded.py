@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reclra_compile.errors import Fault, Location, UserError
 from reclra_compile.ir import Plan
 
+if TYPE_CHECKING:
+    from reclra_compile.simulate.events import Simulation
+
 SOURCES = ("predicted", "measured")
 #: a picture of more becomes slow; the beginning of the step is kept
 MOST_SPANS = 20_000
+#: microseconds, about thirty years: no step is longer, and sums of such times are finite
+_LONGEST = 1e15
 _KEYS = {"version", "source", "devices", "spans"}
 
 
@@ -67,19 +71,42 @@ class Recorded:
             ) from None
 
     def check(self, plan: Plan) -> None:
-        """Raise UserError (V006) where spans name tasks or devices that `plan` does not have."""
+        """Raise UserError (V006) where spans are of tasks, microbatches or devices that `plan` does not have.
+
+        Devices beyond the plan's are those of further replicas, in the plan's order, and replicas share a count of
+        microbatches.
+        """
+        devices = max(len(plan.devices), 1)
+        many = plan.schedule.microbatches * max(len(self.devices) // devices, 1)
         for s in self.spans:
-            if s.task >= len(plan.tasks) or plan.tasks[s.task].kind == "X" or s.device >= len(self.devices):
-                what = f"a task number {s.task} on device {s.device}"
-                raise UserError(
-                    Fault("V006", f"the trace is of another plan: it has {what}",
-                          fix="record it again with this plan, or draw the plan it was recorded with")
-                )  # fmt: skip
+            task = plan.tasks[s.task] if s.task < len(plan.tasks) else None
+            if task is None or task.kind == "X":
+                what = f"a task number {s.task}"
+            elif s.microbatch >= many:
+                what = f"a microbatch number {s.microbatch}, of {many}"
+            elif s.device >= len(self.devices) or s.device % devices != task.device:
+                what = f"{task.id} on device {s.device}"
+            else:
+                continue
+            raise UserError(
+                Fault("V006", f"the trace is of another plan: it has {what}",
+                      fix="record it again with this plan, or draw the plan it was recorded with")
+            )  # fmt: skip
+
+    def check_measured(self, file: str = "<trace>") -> None:
+        """Raise UserError (V005) where nothing was measured: no task ran, or the step is a predicted one."""
+        if self.source != "measured" or not self.spans:
+            what = f"it is {self.source}" if self.source != "measured" else "no task ran in it"
+            raise UserError(
+                Fault("V005", f"not a recorded step: {what}", Location(file), "record one with `train --trace FILE`")
+            )
 
 
-def of_simulation(plan: Plan, most: int = MOST_SPANS) -> Recorded:
-    """The step as predicted, cut off after about `most` spans; raises PlanError as `plan.simulate` does."""
-    step = plan.simulate()
+def of_simulation(plan: Plan, most: int = MOST_SPANS, step: Simulation | None = None) -> Recorded:
+    """The step as predicted (`step`, where it is simulated already), cut off after about `most` spans; raises PlanError
+    as `plan.simulate` does.
+    """
+    step = step or plan.simulate()
     many = plan.schedule.microbatches * step.batches
     spans = []
     for i, task in enumerate(plan.tasks):
@@ -100,7 +127,7 @@ def _made(found: dict[str, Any]) -> Recorded:
         raise ValueError("devices is no list of names")
     until = found.get("until_us", 0.0)
     spans = [_span(row) for row in found["spans"]]
-    if not _time(until) or any(s.device >= len(devices) for s in spans):
+    if not is_time(until) or any(s.device >= len(devices) for s in spans):
         raise ValueError("a span's device or the step's length is out of range")
     return Recorded(tuple(devices), tuple(spans), found["source"], float(until))
 
@@ -108,11 +135,12 @@ def _made(found: dict[str, Any]) -> Recorded:
 def _span(row: Any) -> Span:
     if not isinstance(row, list) or len(row) != 5:
         raise ValueError(f"{row!r} is no span [task, microbatch, device, start, end]")
-    whole = all(type(v) is int and v >= 0 for v in row[:3])
-    if not whole or not all(_time(v) for v in row[3:]) or row[4] < row[3]:
+    whole = all(type(v) is int and 0 <= v < 2**31 for v in row[:3])
+    if not whole or not all(is_time(v) for v in row[3:]) or row[4] < row[3]:
         raise ValueError(f"the span {row!r} has a number out of range")
     return Span(row[0], row[1], row[2], float(row[3]), float(row[4]))
 
 
-def _time(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+def is_time(value: Any) -> bool:
+    """Whether a value is a time in microseconds that a step can have."""
+    return type(value) in (int, float) and 0 <= value <= _LONGEST

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from reclra_compile.errors import Fault, UserError
 from reclra_compile.ir import Pathway, Plan, Region
 from reclra_compile.view.facts import drawable, shape_text, wave_of
-from reclra_compile.view.label import amount, count, xml
+from reclra_compile.view.label import amount, count, plural, xml
 
 Row = Sequence[str]
 
@@ -38,6 +39,26 @@ def pathway_table(plan: Plan, which: int = 0, of: str = "") -> str:
     heads = ("Pathway", "From", "To", "Kernel", "Update", "Synapses", "Application", "Wave")
     rows = [row(p) for p in drawable(plan)]
     return table(f"Error pathways{of}", heads, {5, 6, 7}, rows, [f"{which}:p{i}" for i in range(len(rows))])
+
+
+def check_beside(plan: Plan, other: Plan) -> None:
+    """Raise UserError (V008) where two plans are of different models: other inputs or parameters."""
+    mine, theirs = ({name for r in p.regions for name in r.parameters} for p in (plan, other))
+    counts = {r.name: (r.parameters, r.parameter_count) for r in plan.regions}
+    # regions can be cut in another way, but parameters stay, and those of one region have one size
+    sizes = all(r.parameters != counts[r.name][0] or r.parameter_count == counts[r.name][1]
+                for r in other.regions if r.name in counts)  # fmt: skip
+    if plan.inputs == other.inputs and sizes and mine == theirs:
+        return
+    raise UserError(
+        Fault("V008", f"the two plans are of different models: {_model(plan)}, and {_model(other)}",
+              fix="draw two wirings of one model beside each other")
+    )  # fmt: skip
+
+
+def _model(plan: Plan) -> str:
+    shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape, _ in plan.inputs)
+    return f"{plan.model or 'a model'} of {shapes} ({plan.name}, {plural(len(plan.regions), 'region')})"
 
 
 def difference_tables(plan: Plan, other: Plan) -> str:

@@ -58,9 +58,12 @@ function amount(n, unit) {
     [1e6, "M"],
     [1e3, "k"],
   ]) {
-    if (n >= limit) return `${Number((n / limit).toPrecision(3))} ${prefix}${unit}`;
+    if (n >= 0.9995 * limit) return `${Number((n / limit).toPrecision(Math.max(3, String(Math.floor(n / limit)).length)))} ${prefix}${unit}`;
   }
   return `${Number(n.toPrecision(3))} ${unit}`;
+}
+function plural(n, what) {
+  return `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 }
 function parametersText(n) {
   return `${amount(n, "")
