@@ -166,6 +166,41 @@ def test_narrow_terminals_lose_the_least_important(monkeypatch: pytest.MonkeyPat
         assert all(len(line) <= width for line in text.splitlines())
 
 
+def on_terminal(plan: Plan, width: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> list[str]:
+    from rich.cells import cell_len
+    from rich.console import Console
+
+    made = Console(width=width, force_terminal=True, no_color=True, highlight=False)
+    monkeypatch.setattr("reclra_compile.cli.report.console", lambda stderr=False: made)
+    print_graph(plan, None)
+    lines: list[str] = capsys.readouterr().out.splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize("width", [40, 48, 60])
+def test_narrow_terminals_tell_of_every_error(width: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    names = [f"h.{k}.attn.c_proj" for k in range(9)]
+    regions = [region(n, f"z.{names[k - 1]}" if k else "x0") for k, n in enumerate(names)]
+    links = [(names[8], n) for n in names[4:8]] + [(names[k + 1], names[k]) for k in range(4)]
+    links += [(names[7], names[k]) for k in range(3)] + [(names[6], names[3])]
+    lines = on_terminal(make("x", regions, links), width, monkeypatch, capsys)
+    rows = {n: next(line for line in lines if f"h.{n[2]}" in line and "wave" in line) for n in names}
+    assert all("▶" in row for row in rows.values()), "each of them hears"
+    assert not any("·" in line for line in lines) and not any(line.endswith("reads") for line in lines)
+    if width == 40:
+        assert any("← h" in row for row in rows.values())
+
+
+def test_names_take_the_room_that_they_need(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    lines = on_terminal(chain(3), 30, monkeypatch, capsys)
+    assert "╰──▶ r2    wave 0" in lines, "as wide as loss, the longest"
+    regions = [region("層の名前" * 4, "x0"), region("a\n\x1b[2Jb", "z." + "層の名前" * 4)]
+    lines = on_terminal(make("x\ny", regions, [(regions[1].name, regions[0].name)]), 44, monkeypatch, capsys)
+    assert "mlp × x y: 2 regions" in lines[0] and not any("\x1b[2J" in line for line in lines)
+    assert any("a  [2Jb" in line for line in lines) and any("層の" in line and "wave 1" in line for line in lines)
+
+
 def test_a_model_is_drawn_in_each_format(tmp_path: Path) -> None:
     plan = saved(chain(3), tmp_path)
     for suffix in (".html", ".svg", ".dot", ".mmd"):

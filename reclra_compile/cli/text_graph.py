@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +18,7 @@ from reclra_compile.view.blocks import blocks
 
 LEAST = 44  #: columns that are kept for text at the right of lanes
 SHORTEST = 10  #: of a name
+HEARD = 14  #: of the sources of a line that has no lane for them, where there are such lines
 _PLAIN = str.maketrans({"×": "x", "·": ".", "φ": "f", "…": "~", "←": "<", "–": "-", "Θ": "T", "β": "b"})
 
 
@@ -44,7 +46,8 @@ def _draw(out: Console, plan: Plan, collapse: bool | None) -> None:
     lines = strand(plan, collapsed, (room or 160) - LEAST, BOXES if boxes else ASCII)
     head = f"{count(len(plan.regions), 'region')}, {count(len(plan.pathways), 'error pathway')}, " \
            f"{count(len(plan.waves), 'wave')}"  # fmt: skip
-    _print(out, Text.assemble((plan.model, "bold"), " × ", (plan.name, "bold"), f": {head}"), boxes, room)
+    title = Text.assemble((_shown(plan.model), "bold"), " × ", (_shown(plan.name), "bold"), f": {head}")
+    _print(out, title, boxes, room)
     _print(out, Text("forward runs up, errors run down the lanes"
                      + ("; blocks are one line each (--nested shows their regions)" if collapsed else ""), "dim"),
            boxes, room)  # fmt: skip
@@ -52,12 +55,12 @@ def _draw(out: Console, plan: Plan, collapse: bool | None) -> None:
     devices = _devices(plan)
     columns = _columns(lines, devices, room)
     for line in lines:
-        _print(out, _text(line, columns, devices), boxes, room)
+        _print(out, _text(line, columns, devices, room), boxes, room)
     out.print()
     waves = Table.grid(padding=(0, 2))
     for k, names in enumerate(plan.waves):
         more = f" … {len(names) - MANY} more" if len(names) > MANY else ""
-        listed = Text.assemble(", ".join(names[:MANY]), (more, "dim"))
+        listed = Text.assemble(", ".join(map(_shown, names[:MANY])), (more, "dim"))
         waves.add_row(Text(f"wave {k}", _style(k)), listed if boxes else _plain(listed))
     out.print(waves)
     if any(p.edge for p in plan.pathways):
@@ -84,7 +87,12 @@ def _print(out: Console, text: Text, boxes: bool, room: int | None) -> None:
 
 
 def _plain(text: Text) -> Text:
-    return Text(text.plain.translate(_PLAIN), spans=text.spans)
+    return Text(text.plain.translate(_PLAIN).encode("ascii", "replace").decode(), spans=text.spans)
+
+
+def _shown(name: str) -> str:
+    """A name, which is free text, without characters that move the cursor."""
+    return "".join(c if c.isprintable() else " " for c in name)
 
 
 def _style(wave: int) -> str:
@@ -95,17 +103,19 @@ def _devices(plan: Plan) -> dict[str, str]:
     """The device of each region, where there are several."""
     if len(plan.devices) < 2:
         return {}
-    return {name: plan.devices[d].name for name, d in plan.placement.regions}
+    return {name: _shown(plan.devices[d].name) for name, d in plan.placement.regions}
 
 
 def _columns(lines: Sequence[Line], devices: dict[str, str], room: int | None) -> _Columns:
     """As wide as they need to be, or with the least important left out and names shortened."""
     nodes = [line.node for line in lines if line.node is not None]
-    need = [max((len(t) for t in column), default=0) for column in zip(*map(_cells, nodes), strict=True)]
-    widths = [*need, max(map(len, devices.values()), default=0)]
+    need = [max(map(cell_len, column), default=0) for column in zip(*map(_cells, nodes), strict=True)]
+    widths = [*need, max(map(cell_len, devices.values()), default=0)]
     if room is None:
         return _Columns(*widths)
-    free = room - len(lines[0].lanes) - 1
+    # what has no lane stands at the end of its line, and is told before operations and devices are
+    heard = min(HEARD, max((cell_len(_listed("←", line.also)) for line in lines), default=0))
+    free = room - len(lines[0].lanes) - 1 - heard
     for drop in (2, 1, 4):  # shape, what, device
         if sum(w + 2 for w in widths if w) <= free:
             break
@@ -114,13 +124,13 @@ def _columns(lines: Sequence[Line], devices: dict[str, str], room: int | None) -
             break
         widths[drop] = 0
     rest = sum(w + 2 for w in widths[1:] if w)
-    widths[0] = max(SHORTEST, min(widths[0], free - rest - 1))
+    widths[0] = min(widths[0], max(SHORTEST, free - rest - 1))
     return _Columns(*widths)
 
 
 def _cells(node: Node) -> tuple[str, str, str, str]:
-    name = "  " * node.depth + ("▸ " if node.kind == "folded" else "") + node.name
-    return name, node.what, node.shape, _waves(node)
+    name = "  " * node.depth + ("▸ " if node.kind == "folded" else "") + _shown(node.name)
+    return name, _shown(node.what), node.shape, _waves(node)
 
 
 def _waves(node: Node) -> str:
@@ -130,7 +140,7 @@ def _waves(node: Node) -> str:
     return f"wave {low}" if low == high else f"wave {low}–{high}"
 
 
-def _text(line: Line, columns: _Columns, devices: dict[str, str]) -> Text:
+def _text(line: Line, columns: _Columns, devices: dict[str, str], room: int | None) -> Text:
     text = Text()
     for char, wave in line.lanes:
         text.append(char, _style(wave))
@@ -139,23 +149,39 @@ def _text(line: Line, columns: _Columns, devices: dict[str, str]) -> Text:
         return text
     name, what, shape, waves = _cells(node)
     bold = "bold" if node.kind in ("region", "folded") else "dim" if node.kind == "block" else ""
-    text.append(f" {_short(name, columns.name).ljust(columns.name)}", bold)
+    text.append(f" {_padded(_short(name, columns.name), columns.name)}", bold)
     style = _style(node.waves[0]) if node.waves else ""
     for cell, width, kind in ((what, columns.what, ""), (shape, columns.shape, "dim"), (waves, columns.wave, style),
                               (devices.get(node.name, ""), columns.device, "")):  # fmt: skip
         if width:
-            text.append(f"  {cell.ljust(width)}", kind)
-    if line.also:
-        text.append(f"  ← {', '.join(line.also)}", style)
-    if node.reads:
-        text.append(f"  reads {', '.join(node.reads)}", "dim")
+            text.append(f"  {_padded(cell, width)}", kind)
     text.rstrip()
+    for sign, names, least, kind in (("←", line.also, 3, style), ("reads", node.reads, 8, "dim")):
+        left = None if room is None else room - cell_len(text.plain)
+        text.append(_listed(sign, names, left, least) or ("  ←" if sign == "←" and names else ""), kind)
     return text
 
 
+def _listed(sign: str, names: Sequence[str], room: int | None = None, least: int = 0) -> str:
+    """Names behind a sign, shortened to `room` columns; nothing where they would be shorter than `least`."""
+    text = f"  {sign} {', '.join(map(_shown, names))}" if names else ""
+    if room is None or cell_len(text) <= room:
+        return text
+    each = (room - len(sign) - 3 - 2 * (len(names) - 1)) // len(names)
+    return "" if each < least else f"  {sign} {', '.join(_short(_shown(n), each) for n in names)}"
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
+
+
 def _short(name: str, width: int) -> str:
-    """The name with its middle left out where it is longer; the end of a dotted path says more than its start."""
-    if len(name) <= width:
+    """The name with its middle left out where it is wider; the end of a dotted path says more than its start."""
+    if cell_len(name) <= width:
         return name
-    tail = (width - 1) * 3 // 5
-    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+    for kept in range(min(len(name), width) - 1, 0, -1):
+        tail = kept * 3 // 5
+        short = f"{name[: kept - tail]}…{name[len(name) - tail :]}"
+        if cell_len(short) <= width:
+            return short
+    return "…"

@@ -13,6 +13,7 @@ from itertools import takewhile
 from reclra_compile.ir import Plan
 from reclra_compile.view.blocks import Block, blocks
 from reclra_compile.view.facts import drawable, output_region, shape_text, wave_of
+from reclra_compile.view.label import plural
 
 NO_WAVE = -1
 FEW = 48  #: regions up to which they are lines of their own
@@ -119,7 +120,8 @@ def strand(plan: Plan, collapsed: bool, room: int, glyphs: Glyphs = BOXES) -> tu
             mark = glyphs.leaves
         else:
             fixed = {"loss": glyphs.loss, "input": glyphs.data, "block": glyphs.open}
-            mark = fixed.get(nodes[n].kind) or (glyphs.hears if hearing else glyphs.heard if joined else glyphs.silent)
+            hears = bool(hearing) or n in also
+            mark = fixed.get(nodes[n].kind) or (glyphs.hears if hears else glyphs.heard if joined else glyphs.silent)
         cells[-1] = (mark, joined[-1][1] if joined else NO_WAVE)
         lines.append(Line(tuple(cells), None if second else nodes[n], () if second else tuple(also.get(n, ()))))
     return tuple(lines)
@@ -152,7 +154,7 @@ def _nodes(plan: Plan, collapsed: bool) -> tuple[list[Node], dict[str, int]]:
         source_of.update((v, len(nodes)) for i in inside for v in i.outputs)
         if block:
             heard = tuple(sorted({waves[i.name] for i in inside if i.name in waves}))
-            what = f"{len(inside)} regions"
+            what = plural(len(inside), "region")
             nodes.append(Node(block, "folded", 0, what, shape_text(r.shape), heard, len(inside)))
             continue
         what = r.op if r.phi == "identity" else f"{r.op} {r.phi}"
