@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with a small transformer built from its configuration (needs the extra `transformers`).
+"""Hugging Face's Trainer with a small residual network built from its configuration (needs the extra `transformers`).
 
     python examples/loops/hf_trainer.py
 """
@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from digits import BATCH, TRAIN, images, labels
 from torch import Tensor
-from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
 import reclra_compile as rc
 
 
-def network() -> ViTForImageClassification:
-    """Two blocks on 16 patches of 2×2 pixels."""
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+def network() -> ResNetForImageClassification:
+    """Two stages of two residual blocks."""
     torch.manual_seed(0)
-    return ViTForImageClassification(
-        ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=10, attn_implementation="eager", **sizes)
+    sizes = {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [2, 2]}
+    return ResNetForImageClassification(
+        ResNetConfig(num_channels=1, num_labels=10, layer_type="basic", downsample_in_first_stage=False, **sizes)
     )
 
 
@@ -42,14 +42,14 @@ def mean(outputs: Any, y: Tensor, num_items_in_batch: Tensor | int | None = None
     return F.cross_entropy(outputs.logits, y, reduction="sum") / count
 
 
-def main(epochs: int = 10, steps: int = -1, wiring: str = "groups", **options: Any) -> ViTForImageClassification:
+def main(epochs: int = 3, steps: int = -1, wiring: str = "groups", **options: Any) -> ResNetForImageClassification:
     """Train on the digits and return the model; at most `steps` optimizer steps, all where it is -1."""
     model = network()
-    model = rc.attach(model, {"pixel_values": pixels()[:32]}, wiring, granularity="groups=2")  # the one line
+    model = rc.attach(model, {"pixel_values": pixels()[:32]}, wiring)  # the one line
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder, num_train_epochs=epochs, max_steps=steps, per_device_train_batch_size=BATCH,
-            learning_rate=5e-3, use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no",
+            learning_rate=3e-3, use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no",
             disable_tqdm=True, **options,
         )  # fmt: skip
         trainer = Trainer(model, arguments, train_dataset=rows(slice(0, TRAIN)), compute_loss_func=mean)
