@@ -40,7 +40,10 @@ def target(output: torch.Tensor, loss_fn) -> torch.Tensor:
     return torch.zeros(output.shape[:-1], dtype=torch.long)
 
 
-@pytest.mark.parametrize("wiring", ["backprop", "depth1", "depth1_local", "blocks", "blocks_nested", "lra_e"])
+LESS = [pytest.param(w, marks=pytest.mark.slow) for w in ("depth1_local", "blocks", "lra_e")]
+
+
+@pytest.mark.parametrize("wiring", ["backprop", "depth1", "blocks_nested", *LESS])
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_an_example_takes_a_step(builder: str, wiring: str) -> None:
     loaded = load_model(str(EXAMPLES / builder))
@@ -54,7 +57,7 @@ def test_an_example_takes_a_step(builder: str, wiring: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in loaded.model.parameters())
 
 
-@pytest.mark.parametrize("builder", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("builder", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wiring", ["backprop", "depth1", "blocks", "groups"])
 def test_imagenet_networks_are_planned_without_weights(builder: str, wiring: str) -> None:
     loaded = load_model(str(EXAMPLES / f"resnet_imagenet.py:{builder}"), meta=True)

@@ -419,6 +419,7 @@ def test_models_of_transformers_compile_unmodified(name: str, wiring: str) -> No
     assert "x0" not in {v for r in program.plan.regions if "mlp" in r.name for v in r.inputs}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_large_model_of_transformers_plans_without_its_weights() -> None:
     transformers = pytest.importorskip("transformers")

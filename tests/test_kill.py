@@ -149,6 +149,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed(root: Path) -> None:
     """Once for good, which ends the others, and once under a launcher that starts ranks again."""
     on_ranks(2, "test_kill:uninterrupted", str(root), "3")
