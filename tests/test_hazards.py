@@ -182,7 +182,9 @@ def test_a_weight_that_is_changed_during_a_step_is_noticed() -> None:
 # Memory
 
 
-@pytest.mark.parametrize("wiring", ["blocks", *(pytest.param(w, marks=pytest.mark.slow) for w in ("backprop", "depth1"))])
+@pytest.mark.parametrize(
+    "wiring", ["blocks", *(pytest.param(w, marks=pytest.mark.slow) for w in ("backprop", "depth1"))]
+)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_recomputing_changes_nothing(name: str, wiring: str) -> None:
     """Bit for bit: loss, gradients, buffers and random state; and no activation is kept."""
