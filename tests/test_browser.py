@@ -154,7 +154,7 @@ def test_a_click_tells_all_about_a_region_or_a_pathway(opened: Open) -> None:
     assert panel.locator("h2").inner_text() == "r2"
     assert facts["parameters"] == "64" and facts["shape"].startswith("8 ") and facts["target rule"].startswith("lra")
     assert facts["device"] == p.devices[p.placement.of("r2")].name
-    assert "FLOP" in facts["forward"] and "forward" in facts["time a microbatch"]
+    assert "FLOP" in facts["forward"] and "forward" in facts["time of a microbatch"]
     assert page.get_attribute('svg [data-key="r2"]', "aria-pressed") == "true"
     panel.get_by_role("button", name="r7->r2").click()
     facts = dict(zip(panel.locator("dt").all_inner_texts(), panel.locator("dd").all_inner_texts(), strict=True))
@@ -238,7 +238,7 @@ def test_timelines_zoom_explain_and_are_saved(opened: Open) -> None:
     assert "predicted" in told.inner_text() and "F r0, microbatch 0: 0 µs" in told.inner_text()
     assert "measured:" in told.inner_text(), "what it is beside"
     page.keyboard.press("ArrowDown")
-    assert ": P z.r1>1" in told.inner_text(), "the link from the device"
+    assert ": → cuda:1 z.r1" in told.inner_text(), "the link from the device"
     page.keyboard.press("ArrowDown")
     assert ", measured" in told.inner_text()
     page.keyboard.press("+")

@@ -705,7 +705,7 @@ def test_pages_show_times_and_two_wirings() -> None:
     (data,) = Page(to_html(p, timeline=step)).data()
     assert data["measured"]["spans"] == data["predicted"]["spans"] and data["measured"]["until"] == step.end_us
     assert len(data["tasks"]) == len(p.tasks)
-    assert "µs" in dict(data["regions"][0]["facts"])["in all a microbatch"]
+    assert "µs" in dict(data["regions"][0]["facts"])["all its tasks"]
     page = Page(to_html(depth1(6), beside=depth2(6)))
     assert [d["name"] for d in page.data()] == ["depth 1", "depth 2"]
     cells = page.texts["td"]

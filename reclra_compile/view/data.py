@@ -94,9 +94,9 @@ def _times(plan: Plan) -> Times:
 def _time_facts(times: Mapping[str, float], plan: Plan, unit: str) -> Facts:
     if not times:
         return ()
-    each = " a microbatch" if plan.schedule.microbatches > 1 else ""
+    of = " of a microbatch" if plan.schedule.microbatches > 1 else ""
     said = ", ".join(f"{_KINDS[k]} {time_text(us, unit)}" for k, us in times.items())
-    return (("time" + each, said), ("in all" + each, time_text(sum(times.values()), unit)))
+    return (("time" + of, said), ("all its tasks", time_text(sum(times.values()), unit)))
 
 
 def _devices(plan: Plan) -> list[dict[str, Any]]:

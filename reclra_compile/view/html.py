@@ -15,7 +15,7 @@ from reclra_compile.view.recorded import Recorded
 from reclra_compile.view.tables import check_beside, difference_tables, names_of, pathway_table, region_table
 
 #: the page's script, in the order in which its parts build on each other
-_SCRIPTS = ("base", "columns", "route", "scene", "shapes", "stage", "pointer", "panel", "waves", "search",
+_SCRIPTS = ("base", "columns", "route", "scene", "marks", "shapes", "stage", "pointer", "panel", "waves", "search",
             "lanes", "times", "bars", "timeline", "main")  # fmt: skip
 _KEYS = (
     ("← →", "one wave back or on"), ("Space", "play the waves, or pause"), ("A", "all waves"),
@@ -39,13 +39,13 @@ def to_html(plan: Plan, *, beside: Plan | None = None, timeline: Recorded | None
         timeline.check_measured()
         timeline.check(plan)
     plans = [plan] if beside is None else [plan, beside]
-    data = [plan_data(plan, timeline), *(plan_data(p) for p in plans[1:])]
     script = '"use strict";\n(() => {\n' + "".join(_asset(f"page/{n}.js") for n in _SCRIPTS) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # the policy lets this script run and nothing else, so that a name can never become code
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     waves = max(len(p.waves) for p in plans)
     names = [plan.name] if beside is None else list(names_of(plan, beside))
+    data = [plan_data(p, timeline if i == 0 else None) | {"name": names[i]} for i, p in enumerate(plans)]
     title = plan.name if beside is None else f"{names[0]} beside {names[1]}"
     about = heading(plan)[-1].text
     if beside is not None:
@@ -61,7 +61,7 @@ def to_html(plan: Plan, *, beside: Plan | None = None, timeline: Recorded | None
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{xml(title)}: error graph</title>
 <style>
-{_variables(waves)}
+{_variables([len(p.waves) for p in plans])}
 {_asset("page/page.css")}</style>
 </head>
 <body>
@@ -138,8 +138,9 @@ def _role(key: str, views: list[tuple[str, str]]) -> str:
 
 def _stage(number: int, name: str) -> str:
     return (
-        f'<figure><figcaption><b>{xml(name)}</b><ul class="legend" id="legend{number}" aria-label="legend"></ul>'
-        f'</figcaption><div class="stage" id="stage{number}" role="group" '
+        f'<figure class="of{number}"><figcaption><b>{xml(name)}</b>'
+        f'<ul class="legend" id="legend{number}" aria-label="legend"></ul></figcaption>'
+        f'<div class="stage" id="stage{number}" role="group" '
         f'aria-label="{xml(name)}: regions and error pathways; ↑ and ↓ go from region to region"></div>'
         "</figure>"
     )
@@ -154,21 +155,30 @@ def _tables(plans: list[Plan], names: list[str]) -> str:
     return found
 
 
-def _variables(waves: int) -> str:
-    """The colours of the page as CSS variables, and the rules that give each wave its own."""
+def _variables(waves: list[int]) -> str:
+    """The colours of the page as CSS variables, and the rules that give each wave of each plan its own.
+
+    A second plan has colours for its own number of waves: those of the longer one would be too near to each other.
+    """
 
     def block(dark: bool) -> str:
-        t, colours = DARK if dark else LIGHT, wave_colours(waves, dark)
-        own = "".join(f"--c{k}:{c};" for k, c in enumerate(colours))
+        t = DARK if dark else LIGHT
         line, focus, hit = ("#2b343e", "#6cb6ff", "#f0c04a") if dark else ("#dde2e7", "#0b6bcb", "#c98a00")
         work = "".join(f"--k{k}:{c};" for k, c in enumerate(wave_colours(6, dark)))
+        own = ""
+        for i, count in enumerate(waves):
+            colours = wave_colours(count, dark)
+            own += "".join(f"--c{i}-{k}:{c};" for k, c in enumerate(colours))
+            own += f"--scale{i}:{','.join(colours[1:]) or colours[0]};"
         return (
             f"--ground:{t.ground};--ink:{t.ink};--faint:{t.faint};--forward:{t.forward};--box:{t.box};"
-            f"--rim:{t.rim};--tint:{t.tint};--line:{line};--focus:{focus};--hit:{hit};{work}"
-            f"--scale:{','.join(colours[1:]) or colours[0]};{own}"
+            f"--rim:{t.rim};--tint:{t.tint};--line:{line};--focus:{focus};--hit:{hit};{work}{own}"
         )
 
-    each = "".join(f".w{k}{{--w:var(--c{k})}}" for k in range(max(waves, 1)))
+    each = ":root{--scale:var(--scale0)}" + "".join(f".w{k}{{--w:var(--c0-{k})}}" for k in range(max(waves[0], 1)))
+    for i, count in enumerate(waves[1:], 1):
+        each += f".of{i}{{--scale:var(--scale{i})}}"
+        each += "".join(f".of{i} .w{k},.of{i}.w{k}{{--w:var(--c{i}-{k})}}" for k in range(max(count, 1)))
     return (
         f":root{{{block(False)}}}\n@media (prefers-color-scheme:dark){{:root{{{block(True)}}}}}\n"
         f':root[data-theme="light"]{{{block(False)}}}\n:root[data-theme="dark"]{{{block(True)}}}\n'

@@ -1,4 +1,7 @@
-"""Layers of a directed acyclic graph: the column of each node and its place across the columns."""
+"""Layers of a directed acyclic graph: the column of each node and its place across the columns.
+
+`page/columns.js` has the same rules for the page, where blocks fold: change both.
+"""
 
 from __future__ import annotations
 

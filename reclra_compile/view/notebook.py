@@ -10,12 +10,13 @@ import re
 from collections.abc import Sequence
 
 from reclra_compile.ir import Plan
-from reclra_compile.view.label import amount, count, xml
+from reclra_compile.view.label import amount, count, plural, xml
 from reclra_compile.view.layout import layout
 from reclra_compile.view.palette import DARK, LIGHT
 from reclra_compile.view.svg import style_rules, to_svg
 
 MOST_REGIONS = 100  #: a notebook keeps its outputs, and a larger picture is of little use in one
+_SQUEEZED = 0.7  #: of its natural size, the smallest picture
 _SHOWN = 12  #: regions of a wave that are named
 #: what notebooks and documentation sites put on the page when they are dark or light, whatever the system is
 _DARK = ('[data-jp-theme-light="false"] ', "body.vscode-dark ", '[data-theme="dark"] ',
@@ -32,8 +33,12 @@ def to_notebook(plan: Plan, more: Sequence[tuple[str, str]] = ()) -> str:
     name = f"reclra-{hashlib.sha256(css.encode()).hexdigest()[:8]}"  # equal styles, equal name
     picture = ""
     if few:
-        drawn = to_svg(layout(plan), "light").replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
-        picture = f"<div>{drawn}</div>\n"
+        drawing = layout(plan)
+        # squeezed further its text cannot be read: then it scrolls
+        least = f"min-width:{_SQUEEZED * drawing.width:.0f}px"
+        style = f'<svg style="{least};max-width:100%;height:auto" '
+        drawn = to_svg(drawing, "light").replace("<svg ", style, 1)
+        picture = f'<div style="overflow-x:auto">{drawn}</div>\n'
     hint = "" if few else (
         f"<p>{count(len(plan.regions))} regions are too many to draw here: "
         f"<code>reclra_compile.write_picture(plan, &quot;plan.html&quot;)</code> writes a page.</p>\n"
@@ -72,7 +77,7 @@ def _waves(plan: Plan) -> str:
     for k, names in enumerate(plan.waves):
         more = f" … {count(len(names) - _SHOWN)} more" if len(names) > _SHOWN else ""
         rows.append((f"wave {k}", ", ".join(names[:_SHOWN]) + more))
-    return f"<details><summary>{count(len(rows))} waves</summary>{_table(rows)}</details>\n" if rows else ""
+    return f"<details><summary>{plural(len(rows), 'wave')}</summary>{_table(rows)}</details>\n" if rows else ""
 
 
 def _css(waves: int) -> str:

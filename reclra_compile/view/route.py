@@ -4,6 +4,8 @@ Coordinates: u along the forward direction, v across it. Boxes stand in columns 
 leaves the outermost box of a column by a port on its outer face and any other box by a port on its
 face towards the channel between two columns; there a track takes it out. Beyond the boxes it runs
 in a lane, as near to them as the boxes and the shorter wires below allow, so that wires nest.
+
+`page/route.js` has the same rules for the page, where blocks fold: change both.
 """
 
 from __future__ import annotations

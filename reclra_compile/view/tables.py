@@ -81,7 +81,7 @@ def difference_tables(plan: Plan, other: Plan) -> str:
     regions = _different_regions(plan, other)
     if regions:
         heads = ("Region", f"hears, {first}", f"hears, {second}", "waves")
-        keys = [f"0:r{i}" for i, _ in regions]
+        keys = [key for key, _ in regions]
         found += table("Regions that hear others", heads, set(), [row for _, row in regions], keys)
     return found
 
@@ -91,18 +91,24 @@ def names_of(plan: Plan, other: Plan) -> tuple[str, str]:
     return (plan.name, other.name) if plan.name != other.name else (f"{plan.name} (1)", f"{other.name} (2)")
 
 
-def _different_regions(plan: Plan, other: Plan) -> list[tuple[int, Row]]:
+def _different_regions(plan: Plan, other: Plan) -> list[tuple[str, Row]]:
+    """The key and the cells of each region that hears others in two plans, or that one of them has alone."""
     mine, theirs = _heard(plan), _heard(other)
     here, there = wave_of(plan), wave_of(other)
     known = {r.name for r in other.regions}
-    rows: list[tuple[int, Row]] = []
+    rows: list[tuple[str, Row]] = []
     for i, r in enumerate(plan.regions):
         a, b = mine.get(r.name, []), theirs.get(r.name, [])
         if a == b and here.get(r.name) == there.get(r.name):
             continue
         second = ", ".join(b) or "nothing" if r.name in known else "no such region"
         waves = f"{here.get(r.name, 'none')} → {there.get(r.name, 'none')}"
-        rows.append((i, (r.name, ", ".join(a) or "nothing", second, waves)))
+        rows.append((f"0:r{i}", (r.name, ", ".join(a) or "nothing", second, waves)))
+    own = {r.name for r in plan.regions}
+    for i, r in enumerate(other.regions):
+        if r.name not in own:
+            heard = ", ".join(theirs.get(r.name, [])) or "nothing"
+            rows.append((f"1:r{i}", (r.name, "no such region", heard, f"none → {there.get(r.name, 'none')}")))
     return rows
 
 

@@ -25,12 +25,15 @@ function paintTime(canvas, v) {
   c.textBaseline = "middle";
   const right = w - 14,
     bottom = height - AXIS;
-  for (const t of ticks(at.from, at.span, Math.max(3, Math.floor((w - GUTTER) / 110)))) {
+  const marks = ticks(at.from, at.span, Math.max(3, Math.floor((w - GUTTER) / 110))),
+    step = marks.length > 1 ? marks[1] - marks[0] : at.span;
+  canvas.dataset.ticks = marks.map((t) => exactText(t, step, unit, at.from + at.span)).join("|");
+  for (const t of marks) {
     c.fillStyle = colours.line;
     c.fillRect(Math.round(x(t)), 0, 1, bottom + 4);
     c.fillStyle = colours.faint;
     c.textAlign = "center";
-    const said = timeText(t, unit),
+    const said = exactText(t, step, unit, at.from + at.span),
       half = c.measureText(said).width / 2;
     c.fillText(said, Math.min(x(t), w - half - 2), bottom + 15);
   }
@@ -71,7 +74,7 @@ function paintTime(canvas, v) {
         c.strokeRect(a + 1, r.y + 1, Math.max(b - a - gap - 2, 1), r.h - 2);
       }
       const t = plan.tasks[s[0]],
-        full = b - a > 60 ? shorten(`${t[0]} ${t[1]}`, b - a - 8, 10.5) : "",
+        full = b - a > 60 ? shorten(shortTask(plan, t), b - a - 8, 10.5) : "",
         said = full.length > 4 ? full : String(s[1]);
       if (!r.link && b - a > (full ? 60 : 7 * said.length + 4) && (full || plan.microbatches > 1)) {
         c.fillStyle = t[0] === "R" ? colours.ink : colours.ground;

@@ -50,14 +50,15 @@ function shorten(text, room, size, bold) {
 function count(n) {
   return String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 }
+const PREFIXES = [
+  [1e15, "P"],
+  [1e12, "T"],
+  [1e9, "G"],
+  [1e6, "M"],
+  [1e3, "k"],
+];
 function amount(n, unit) {
-  for (const [limit, prefix] of [
-    [1e15, "P"],
-    [1e12, "T"],
-    [1e9, "G"],
-    [1e6, "M"],
-    [1e3, "k"],
-  ]) {
+  for (const [limit, prefix] of PREFIXES) {
     if (n >= 0.9995 * limit) return `${Number((n / limit).toPrecision(Math.max(3, String(Math.floor(n / limit)).length)))} ${prefix}${unit}`;
   }
   return `${Number(n.toPrecision(3))} ${unit}`;
@@ -75,6 +76,20 @@ function timeText(us, unit) {
   if (us < 999.5) return `${Number(us.toPrecision(3))} µs`;
   if (us < 999500) return `${Number((us / 1e3).toPrecision(3))} ms`;
   return `${Number((us / 1e6).toPrecision(4))} s`;
+}
+/* the unit of times up to `most`, and its name */
+function unitOf(most, unit) {
+  if (unit === "flops") {
+    const [limit, prefix] = PREFIXES.find(([l]) => most >= 0.9995 * l) || [1, ""];
+    return [limit, `${prefix}FLOPs`];
+  }
+  return most < 999.5 ? [1, "µs"] : most < 999500 ? [1e3, "ms"] : [1e6, "s"];
+}
+/* a time with as many decimals as tell it from one that is `step` later */
+function exactText(t, step, unit, most) {
+  const [size, name] = unitOf(most ?? t, unit),
+    digits = step > 0 ? Math.ceil(-Math.log10(step / size) - 1e-4) : 3;
+  return `${(t / size).toFixed(Math.min(9, Math.max(0, digits)))} ${name}`;
 }
 function bytesText(n) {
   const k = n ? Math.min(4, Math.floor(Math.log2(n) / 10)) : 0;
@@ -122,11 +137,18 @@ function show() {
   for (const f of listeners) f();
 }
 
-/* what another plan calls the same thing: the region or block of that name, the pathway into the same region */
+/* what another plan calls the same thing: the region or block of that name, or where its regions are cut in another
+   way the one that this is a part of; the pathway into the same region */
 function counterpart(thing, plan) {
   if (!thing) return null;
-  if (thing.kind !== "pathway")
-    return [...plan.regions, ...plan.blocks].find((t) => t.kind === thing.kind && t.name === thing.name) || null;
+  if (thing.kind !== "pathway") {
+    const own = thing.kind === "block" ? [...plan.blocks, ...plan.regions] : [...plan.regions, ...plan.blocks];
+    for (let name = thing.name; name; name = name.slice(0, Math.max(name.lastIndexOf("."), 0))) {
+      const found = own.find((t) => t.name === name);
+      if (found) return found;
+    }
+    return null;
+  }
   const home = plans.find((p) => p.pathways[thing.index] === thing);
   const target = home.regions[thing.target].name,
     source = home.regions[thing.source].name;

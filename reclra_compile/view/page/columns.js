@@ -1,4 +1,4 @@
-/* columns of a directed graph and places across them, as the still pictures have them */
+/* columns of a directed graph and places across them, as the still pictures have them: layers.py has the same rules */
 function layered(count, links) {
   const after = [],
     before = [];

@@ -22,7 +22,8 @@ const WORDS = {
   P: "post",
   R: "receive",
 };
-const MOST_TASKS = 240;
+const MOST_TASKS = 240,
+  MOST_COLUMNS = 16;
 
 function taskThing(plan, task) {
   const name = task[1]
@@ -79,7 +80,7 @@ function showLanes(view) {
     const lane = make("section", undefined, "lane"),
       regions = plan.regions.filter((r) => r.device === k);
     lane.setAttribute("aria-label", `device ${d.name}`);
-    const said = [`${regions.length} regions`, parametersText(regions.reduce((n, r) => n + r.parameters, 0))];
+    const said = [plural(regions.length, "region"), parametersText(regions.reduce((n, r) => n + r.parameters, 0))];
     if (all) said.push(`busy ${Math.round((100 * busy[k]) / all)} % of the step`);
     if (d.peak) said.push(`${bytesText(d.peak)}${d.memory ? ` of ${bytesText(d.memory)}` : ""} at most`);
     const head = make("header");
@@ -147,15 +148,20 @@ function messages(view, plan) {
     if (t[0] !== "P") continue;
     const key = `${t[2]},${t[1].slice(t[1].lastIndexOf(">") + 1)}`,
       s = sent.get(key) || [0, 0];
-    sent.set(key, [s[0] + 1, s[1] + t[4]]);
+    sent.set(key, [s[0] + plan.microbatches, s[1] + t[4]]);
   }
   if (!sent.size) return;
-  const n = plan.devices.length,
+  const caption = "Bytes sent in a step, from (row) to (column), and in how many messages",
     table = make("table"),
     head = make("tr");
-  if (n > 16) return;
-  table.append(make("caption", "Bytes sent in a step, from (row) to (column)"));
-  head.append(make("th", ""), ...plan.devices.map((d) => make("th", d.name)));
+  if (plan.devices.length > MOST_COLUMNS) {
+    const [messages, bytes] = [...sent.values()].reduce((a, s) => [a[0] + s[0], a[1] + s[1]], [0, 0]),
+      whole = `${bytesText(bytes)} in ${plural(messages, "message")} are sent in a step`;
+    view.append(make("p", `${whole}; a table of who sends to whom is shown up to ${MOST_COLUMNS} devices.`, "hint"));
+    return;
+  }
+  table.append(make("caption", caption));
+  head.append(make("th", ""), ...plan.devices.map((d) => make("th", d.name, "n")));
   table.append(head);
   plan.devices.forEach((d, a) => {
     const row = make("tr"),

@@ -6,6 +6,9 @@ const made = new Set(["graph"]);
 function openView(name) {
   if (!views.includes(name) && name !== "graph") return;
   state.view = name;
+  /* keys are not for what is hidden */
+  const on = document.activeElement;
+  if (on?.closest(".view, .other") && !$("view-" + name).contains(on)) on.blur();
   for (const v of views) {
     $("view-" + v).hidden = v !== name;
     $("tab-" + v).setAttribute("aria-selected", String(v === name));
@@ -122,9 +125,9 @@ function act(e, shape) {
       return stepTo(null);
     case "+":
     case "=":
-      return graph.zoom(1.25);
+      return graphs.forEach((g) => g.zoom(1.25));
     case "-":
-      return graph.zoom(0.8);
+      return graphs.forEach((g) => g.zoom(0.8));
     case "0":
       return fitAll();
   }
@@ -149,7 +152,11 @@ document.addEventListener("keydown", (e) => {
     e.preventDefault();
     openView("graph");
     $("search").focus();
-  } else if ("123".includes(e.key) && views[Number(e.key) - 1]) openView(views[Number(e.key) - 1]);
+  } else if ("123".includes(e.key) && views[Number(e.key) - 1]) {
+    openView(views[Number(e.key) - 1]);
+    /* the keys of the timeline are its canvas's */
+    if (state.view === "timeline") $("canvas").focus({ preventScroll: true });
+  }
   else if (e.key === "t" || e.key === "T") nextTheme();
   else if (e.key === "?") $("keys").showModal();
   else if (state.view === "graph") {
@@ -158,7 +165,7 @@ document.addEventListener("keydown", (e) => {
       on.closest?.("button, a, input, summary") &&
       (e.key === " " || e.key === "Enter" || (on.type === "range" && e.key.startsWith("Arrow")));
     const scrolls =
-      e.key.startsWith("Arrow") && (e.key === "ArrowUp" || e.key === "ArrowDown") && !shape && !on.closest?.(".view");
+      e.key.startsWith("Arrow") && (e.key === "ArrowUp" || e.key === "ArrowDown") && !shape && !on.closest?.(".stages");
     if (own || scrolls || (e.key === "Enter" && !shape)) return;
     if (
       [
@@ -183,7 +190,18 @@ document.addEventListener("keydown", (e) => {
     }
   }
 });
-addEventListener("beforeprint", () => graphs.forEach((g) => g.fit()));
+addEventListener("beforeprint", () =>
+  graphs.forEach((g) => {
+    g.before = { ...g.view };
+    g.fit();
+  }),
+);
+addEventListener("afterprint", () =>
+  graphs.forEach((g) => {
+    Object.assign(g.view, g.before);
+    g.apply();
+  }),
+);
 
 theme("system");
 openView("graph");

@@ -24,7 +24,7 @@ function fill(thing) {
   const home = plans[state.plan],
     other = plans.length > 1 ? plans[1 - state.plan] : null;
   panel.append(make("h2", thing.name));
-  const kind = make("div", undefined, "kind" + (thing.wave >= 0 ? " w" + thing.wave : ""));
+  const kind = make("div", undefined, `kind of${state.plan}${thing.wave >= 0 ? " w" + thing.wave : ""}`);
   kind.append(
     make("span", undefined, "dot"),
     make("span", { region: "region", pathway: "error pathway", block: "block" }[thing.kind]),
@@ -32,8 +32,8 @@ function fill(thing) {
   panel.append(kind);
   if (thing.kind === "block") return describeBlock(thing, home);
   const twin = other ? counterpart(thing, other) : null;
-  if (other) panel.append(twin ? pairTable(thing, twin) : make("p", "The other wiring has none.", "hint"));
-  if (!twin) panel.append(factList(thing.facts));
+  if (other) panel.append(twin?.facts ? pairTable(thing, twin) : make("p", elsewhere(twin, other), "hint"));
+  if (!twin?.facts) panel.append(factList(thing.facts));
   if (thing.kind === "pathway") {
     links("between", [
       [home.regions[thing.source], "from"],
@@ -45,15 +45,19 @@ function fill(thing) {
     const mine = plan === home ? thing : twin,
       said = (p) => [p, `${p.kernel}, ${p.update}`],
       where = plans.length > 1 ? `${plan.name}: ` : "";
-    if (!mine) return;
+    if (mine?.kind !== "region") return;
     links(`${where}errors arrive by`, plan.into[mine.index].map(said), k);
     links(`${where}errors leave by`, plan.outOf[mine.index].map(said), k);
   });
   const around = home.around[thing.index].map((i) => home.blocks[i]);
   links(
     "in the blocks",
-    around.map((b) => [b, `${b.regions.length} regions`]),
+    around.map((b) => [b, plural(b.regions.length, "region")]),
   );
+}
+
+function elsewhere(twin, other) {
+  return twin ? `In ${other.name} it is the block ${twin.name}.` : `${other.name} has none.`;
 }
 
 function hint() {
@@ -100,7 +104,8 @@ function pairTable(a, b) {
     second = new Map(y.facts);
   const table = make("table", undefined, "pair"),
     head = make("tr");
-  head.append(make("td"), ...plans.map((p) => make("th", p.name)));
+  const named = x.name === y.name ? ["", ""] : [`: ${x.name}`, `: ${y.name}`];
+  head.append(make("td"), ...plans.map((p, i) => make("th", p.name + named[i])));
   table.append(head);
   for (const key of new Set([...first.keys(), ...second.keys()])) {
     const values = [first.get(key) ?? "–", second.get(key) ?? "–"],
@@ -152,7 +157,7 @@ function describeBlock(b, home) {
 
 function links(title, list, where = state.plan) {
   if (!list.length) return;
-  const ul = make("ul"),
+  const ul = make("ul", undefined, "of" + where),
     most = 24;
   for (const [t, more] of list.slice(0, most)) {
     const li = make("li", undefined, t.wave >= 0 ? "w" + t.wave : ""),

@@ -18,7 +18,7 @@ function listenTo(graph) {
   });
   stage.addEventListener("dblclick", (e) => {
     const key = keyOf(e);
-    if (key && key[0] === "b") graph.toggle(Number(key.slice(1)));
+    if (key && key[0] === "b" && !again(e)) graph.toggle(Number(key.slice(1)));
   });
   stage.addEventListener(
     "wheel",
@@ -33,9 +33,11 @@ function listenTo(graph) {
   const fingers = new Map();
   stage.addEventListener("pointerdown", (e) => {
     if (e.pointerType === "touch") fingers.set(e.pointerId, [e.clientX, e.clientY]);
-    if (e.button === 0) graph.drag = { x: e.clientX, y: e.clientY, moved: false, on: keyOf(e) };
+    if (e.button === 0 && !again(e)) graph.drag = { x: e.clientX, y: e.clientY, moved: false, on: keyOf(e) };
   });
   stage.addEventListener("pointermove", (e) => {
+    /* it was let go where nothing told of it */
+    if (graph.drag && e.buttons === 0) end(e);
     const d = graph.drag,
       other = [...fingers].find(([id]) => id !== e.pointerId)?.[1],
       was = fingers.get(e.pointerId);

@@ -150,7 +150,7 @@ function regionItem(plan, r) {
   return { key: "r" + r, kind: "region", name, lines: [d.line, d.shape], wave: d.wave, frozen: d.frozen, thing: d };
 }
 function blockItem(plan, b) {
-  const n = `${b.regions.length} regions`;
+  const n = plural(b.regions.length, "region");
   return {
     key: b.key,
     kind: "block",

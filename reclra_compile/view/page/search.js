@@ -4,6 +4,22 @@ const rows = [...document.querySelectorAll("tr[data-row]")].map((row) => {
   return { row, plan: Number(plan), key };
 });
 
+/* a table without a hit says so */
+const tables = new Map();
+for (const { row } of rows) {
+  const body = row.parentElement;
+  if (!tables.has(body)) {
+    const none = make("tr", undefined, "none"),
+      cell = make("td", "none");
+    cell.colSpan = row.children.length;
+    none.append(cell);
+    none.hidden = true;
+    body.append(none);
+    tables.set(body, { none, rows: [] });
+  }
+  tables.get(body).rows.push(row);
+}
+
 function find() {
   state.query = $("search").value.trim().toLowerCase();
   state.hits = state.query
@@ -17,6 +33,7 @@ function find() {
   state.hit = -1;
   const found = new Set(state.hits.map((h) => `${h.plan}:${h.thing.key}`));
   for (const r of rows) r.row.hidden = Boolean(state.query) && !found.has(`${r.plan}:${r.key}`);
+  for (const t of tables.values()) t.none.hidden = t.rows.some((row) => !row.hidden);
   show();
 }
 function go(by) {

@@ -130,7 +130,7 @@ function boxShape(item, across, toggle, shapes) {
     where = d.wave >= 0 ? "w" + d.wave : "none";
   const reach = d.wave < 0 ? "no error neurons" : block ? `first in wave ${d.wave}` : `wave ${d.wave}`;
   const label = block
-    ? `folded block ${d.name}, ${d.regions.length} regions, ${reach}`
+    ? `folded block ${d.name}, ${plural(d.regions.length, "region")}, ${reach}`
     : `region ${d.name}, ${reach}`;
   const g = draw("g", {
     class: `${item.kind} ${where}${item.frozen ? " frozen" : ""}`,
@@ -138,6 +138,8 @@ function boxShape(item, across, toggle, shapes) {
     role: "button",
     tabindex: "-1",
     "aria-label": label,
+    "aria-expanded": block ? "false" : undefined,
+    "aria-keyshortcuts": block ? "O" : undefined,
   });
   /* the card behind peeps out where no pathway arrives */
   if (block) g.append(rect("behind", { x: round(x + 5), y: round(across ? y + 5 : y - 5), width: round(w - 10) }));
@@ -161,47 +163,6 @@ function boxShape(item, across, toggle, shapes) {
     );
   }
   shapes.set(item.key, { g, lead: d, waves: block ? d.waves : [d.wave], block });
-  return g;
-}
-
-/* along the lower rim of a folded block: how many of its regions are in which wave */
-function stripes(b, x, y, w, h) {
-  const g = draw("g", { class: "stripes" }),
-    sorted = [...b.waves].sort((p, q) => p - q),
-    each = (w - 16) / sorted.length;
-  let from = 0;
-  for (let i = 1; i <= sorted.length; i++) {
-    if (i < sorted.length && sorted[i] === sorted[from]) continue;
-    const wave = sorted[from];
-    g.append(
-      draw("rect", {
-        class: wave >= 0 ? `fill w${wave}` : "fill none",
-        "data-wave": wave,
-        x: round(x + 8 + each * from),
-        y: round(y + h - 6),
-        width: round(Math.max(each * (i - from) - (sorted.length < 60 ? 0.8 : 0), 0.5)),
-        height: 3,
-      }),
-    );
-    from = i;
-  }
-  return g;
-}
-
-function toggleShape(cx, cy, closed, block, toggle) {
-  const g = draw(
-    "g",
-    { class: "toggle" },
-    draw("circle", { class: "pad", cx: round(cx), cy: round(cy), r: 11 }),
-    draw("circle", { class: "ring", cx: round(cx), cy: round(cy), r: 7 }),
-    draw("path", { d: `M${round(cx - 3.5)} ${round(cy)}h7${closed ? `M${round(cx)} ${round(cy - 3.5)}v7` : ""}` }),
-  );
-  g.append(draw("title", {}, closed ? `open ${block.name}` : `fold ${block.name}`));
-  g.addEventListener("pointerup", (e) => {
-    e.stopPropagation();
-    toggle(block.index);
-  });
-  g.addEventListener("pointerdown", (e) => e.stopPropagation());
   return g;
 }
 
@@ -236,9 +197,11 @@ function frameShape(f, s, toggle, shapes) {
     "data-key": block.key,
     role: "button",
     tabindex: "-1",
-    "aria-label": `open block ${block.name}, ${block.regions.length} regions`,
+    "aria-label": `open block ${block.name}, ${plural(block.regions.length, "region")}`,
+    "aria-expanded": "true",
+    "aria-keyshortcuts": "O",
   });
-  const room = (s.across ? label.w : label.w) - 30,
+  const room = label.w - 30,
     said = shorten(f.text, Math.max(room, 16), 11.5, true);
   const x = s.across
     ? Math.max(label.x + 4, label.x + label.w / 2 - (widthOf(said, 11.5, true) + 22) / 2)

@@ -1,5 +1,6 @@
 /* one drawing: its scene, what is folded, and the view of it that wheel, drag and keys move */
-const MOST_OPEN = 28;
+const MOST_OPEN = 28,
+  READABLE = 0.8;
 
 class Graph {
   constructor(number) {
@@ -8,7 +9,7 @@ class Graph {
     this.stage = $("stage" + number);
     this.svg = draw("svg", {
       role: "group",
-      "aria-label": `${this.plan.regions.length} regions, ${this.plan.pathways.length} error pathways`,
+      "aria-label": `${plural(this.plan.regions.length, "region")}, ${plural(this.plan.pathways.length, "error pathway")}`,
     });
     this.stage.append(this.svg);
     this.view = { x: 0, y: 0, s: 1 };
@@ -205,11 +206,13 @@ class Graph {
     this.stage.style.height = `clamp(320px, ${high}px, 68vh)`;
     const [w, h] = this.size();
     this.fit();
-    if (this.view.s < 0.55) {
-      /* a tall or wide graph starts readable, at the output: its top, or its right end */
-      this.centre(Math.min(0.9, Math.max((w - 36) / this.scene.width, (h - 36) / this.scene.height, 0.55)));
+    if (this.view.s < READABLE) {
+      /* a tall or wide graph starts readable, at the output: its top, or its right end. The names of blocks stand at
+         the left of one that runs upward */
+      this.centre(Math.min(0.9, Math.max((w - 36) / this.scene.width, (h - 36) / this.scene.height, READABLE)));
       if (this.scene.height * this.view.s > h) this.view.y = -18 / this.view.s;
-      if (this.scene.width * this.view.s > w) this.view.x = this.scene.width - (w - 18) / this.view.s;
+      if (this.scene.width * this.view.s > w)
+        this.view.x = this.scene.across ? this.scene.width - (w - 18) / this.view.s : -18 / this.view.s;
       this.apply();
     }
   }

@@ -11,6 +11,9 @@ function showTimeline(view) {
     over = null,
     drag = null;
 
+  const cut = SOURCES.filter(([s]) => plan[s] && plan[s].spans.length < plan[s].all).map(
+    ([s]) => `the first ${count(plan[s].spans.length)} of ${count(plan[s].all)} ${s} tasks`,
+  );
   const bar = make("div", undefined, "bar"),
     zooms = make("div", undefined, "group"),
     canvas = make("canvas"),
@@ -26,6 +29,7 @@ function showTimeline(view) {
     zooms,
     button("Save Perfetto trace", () => download(`${plan.name}.json`, perfetto(plan))),
   );
+  if (cut.length) bar.append(make("span", `holds ${cut.join(", ")}`, "hint"));
   canvas.tabIndex = 0;
   canvas.id = "canvas";
   canvas.setAttribute("role", "img");
@@ -36,9 +40,6 @@ function showTimeline(view) {
   told.setAttribute("aria-live", "polite");
   tip.setAttribute("role", "tooltip");
   tip.hidden = true;
-  const cut = SOURCES.filter(([s]) => plan[s] && plan[s].spans.length < plan[s].all).map(
-    ([s]) => `the first ${count(plan[s].spans.length)} of ${count(plan[s].all)} ${s} tasks`,
-  );
   const takes =
     sources.map((s) => `${s} ${spell(plan, s, plan[s].until)}`).join(", ") +
     (plan.predicted?.scale ? ", drawn to one length" : "");
@@ -143,20 +144,22 @@ function showTimeline(view) {
         e.preventDefault();
         return place(at.from + (e.deltaX / 900) * at.span, at.span);
       }
-      if (!e.ctrlKey && !e.altKey && box.scrollHeight > box.clientHeight + 1) return undefined;
+      if (!e.ctrlKey && !e.altKey && canvas.offsetHeight > box.clientHeight) return undefined;
       e.preventDefault();
       return zoom(Math.exp(-e.deltaY * (e.deltaMode === 1 ? 0.05 : 0.0016)), under(e).t);
     },
     { passive: false },
   );
   canvas.addEventListener("pointerdown", (e) => {
-    if (e.button === 0) drag = { x: e.clientX, from: at.from, moved: false };
+    if (e.button !== 0) return;
+    drag = { x: e.clientX, from: at.from, moved: false };
+    canvas.setPointerCapture(e.pointerId);
   });
   canvas.addEventListener("pointermove", (e) => {
+    if (e.buttons === 0) drag = null; /* it was let go elsewhere */
     if (drag && (drag.moved || Math.abs(e.clientX - drag.x) > 4)) {
       if (!drag.moved) {
         drag.moved = true;
-        canvas.setPointerCapture(e.pointerId);
         tip.hidden = true;
       }
       return place(drag.from - (e.clientX - drag.x) / scale(), at.span);
@@ -166,8 +169,11 @@ function showTimeline(view) {
     tip.hidden = !over;
     if (over) {
       tip.textContent = spanText(plan, over.row.source, over.span);
+      tip.style.left = tip.style.top = "0";
       tip.style.left = `${Math.max(0, Math.min(u.px + 12, width() - tip.offsetWidth - 4))}px`;
-      tip.style.top = `${u.py + 18}px`;
+      /* above the pointer where there is no room below: a tip that overflows would make the box scroll */
+      const below = u.py + 18 + tip.offsetHeight <= box.scrollTop + box.clientHeight;
+      tip.style.top = `${below ? u.py + 18 : Math.max(0, u.py - tip.offsetHeight - 2)}px`;
     }
     if (!spot) tell();
     return repaint();
@@ -179,12 +185,15 @@ function showTimeline(view) {
     repaint();
   });
   canvas.addEventListener("pointerup", (e) => {
-    const moved = drag?.moved;
+    const d = drag;
     drag = null;
-    if (!moved) {
+    if (d && !d.moved) {
       const u = under(e);
       select(u.hit && spot?.span === u.hit.span ? null : u.hit);
     }
+  });
+  canvas.addEventListener("pointercancel", () => {
+    drag = null;
   });
   canvas.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey) return;

@@ -10,20 +10,22 @@ function timeRows(plan) {
     sources = SOURCES.filter(([s]) => plan[s]);
   const many = Math.max(...sources.map(([s]) => plan[s].devices.length));
   for (let d = 0; d < many; d++) {
-    sources.forEach(([s, said], k) => {
+    let named = false;
+    sources.forEach(([s, said]) => {
       const step = plan[s];
       if (d >= step.devices.length) return;
       const mine = step.spans.filter((p) => p[2] === d),
         link = mine.filter((p) => plan.tasks[p[0]][0] === "P");
       rows.push({
-        label: k ? "" : step.devices[d],
+        label: named ? "" : step.devices[d],
         said: sources.length > 1 ? said : "",
         source: s,
         device: d,
         link: false,
-        first: !k,
+        first: !named,
         spans: mine.filter((p) => plan.tasks[p[0]][0] !== "P"),
       });
+      named = true;
       if (link.length)
         rows.push({ label: "", said: "", source: s, device: d, link: true, first: false, spans: link });
     });
@@ -37,6 +39,7 @@ function oneScale(plan) {
   if (plan.unit !== "flops" || !p || !plan.measured || p.scale) return;
   p.scale = plan.measured.until / p.until || 1;
   p.until *= p.scale;
+  for (const kind of Object.keys(p.sums)) p.sums[kind] *= p.scale;
   for (const s of p.spans) {
     s[3] *= p.scale;
     s[4] *= p.scale;
@@ -46,11 +49,22 @@ function spell(plan, source, t) {
   return timeText(t / (plan[source].scale || 1), source === "measured" ? "us" : plan.unit);
 }
 
+/* a time with as many digits as tell the ends of a span of `length` apart, and three at least */
+function spellNear(plan, source, t, length) {
+  const scale = plan[source].scale || 1,
+    unit = source === "measured" ? "us" : plan.unit,
+    [size] = unitOf(t / scale, unit),
+    three = size * 10 ** Math.floor(Math.log10(Math.max(t / scale / size, 1e-3)) - 2),
+    said = exactText(t / scale, Math.min(length / 10 / scale, three) || three, unit);
+  return said.replace(/(\.\d*?)0+ /, "$1 ").replace(". ", " ");
+}
+
 function spanText(plan, source, s) {
   const t = plan.tasks[s[0]],
     batch = plan.microbatches > 1 || s[1] ? `, microbatch ${s[1]}` : "",
-    [a, b, c] = [s[3], s[4], s[4] - s[3]].map((v) => spell(plan, source, v));
-  return `${t[0]} ${t[1]}${batch}: ${a} to ${b} (${c}), ${source}`;
+    [a, b] = [s[3], s[4]].map((v) => spellNear(plan, source, v, s[4] - s[3])),
+    c = spell(plan, source, s[4] - s[3]);
+  return `${shortTask(plan, t)}${batch}: ${a} to ${b} (${c}), ${source}`;
 }
 
 /* the same task and microbatch in the other source */
@@ -107,13 +121,13 @@ function timeTable(plan) {
     head = make("tr"),
     sums = new Map();
   for (const [s] of sources)
-    for (const p of plan[s].spans) {
-      const group = GROUP[plan.tasks[p[0]][0]];
+    for (const [kind, us] of Object.entries(plan[s].sums)) {
+      const group = GROUP[kind];
       if (!sums.has(group)) sums.set(group, {});
-      sums.get(group)[s] = (sums.get(group)[s] || 0) + p[4] - p[3];
+      sums.get(group)[s] = (sums.get(group)[s] || 0) + us;
     }
   const both = sources.length > 1 && plan.unit === "us";
-  table.append(make("caption", "Time by kind of task, all devices together"));
+  table.append(make("caption", "Time by kind of task, all tasks of the step on all devices"));
   head.append(
     make("th", "Kind"),
     ...sources.map(([s]) => make("th", s, "n")),

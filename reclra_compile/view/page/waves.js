@@ -46,7 +46,7 @@ function tellWave() {
   else if (plans.length > 1) {
     said =
       `Wave ${w} of ${lastWave}: ` +
-      plans.map((p) => `${count(p.regions.filter((r) => r.wave === w).length)} regions of ${p.name}`).join(", ");
+      plans.map((p) => `${plural(p.regions.filter((r) => r.wave === w).length, "region")} of ${p.name}`).join(", ");
   } else {
     const mine = plan.regions.filter((r) => r.wave === w);
     const from = [...new Set(mine.flatMap((r) => plan.into[r.index].map((p) => plan.regions[p.source].name)))];
@@ -70,7 +70,16 @@ $("all").addEventListener("click", () => {
   stop();
   stepTo(null);
 });
-$("wave").addEventListener("input", () => {
+/* where all waves show, the slider stands at its end: a click there changes nothing that it would tell of, and a key
+   starts from there */
+for (const kind of ["input", "click"])
+  $("wave").addEventListener(kind, () => {
+    stop();
+    stepTo(Number($("wave").value));
+  });
+$("wave").addEventListener("keydown", (e) => {
+  if (state.wave !== null || !e.key.startsWith("Arrow")) return;
+  e.preventDefault();
   stop();
-  stepTo(Number($("wave").value));
+  step("ArrowLeft ArrowDown".includes(e.key) ? -1 : 1);
 });
