@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ from synthetic import chain
 
 from reclra_compile.ir import Device, Plan
 from reclra_compile.machine import Machine
+from reclra_compile.view import html, layout
 from reclra_compile.view.html import to_html
+from reclra_compile.view.layers import layered
+from reclra_compile.view.layout import links_of
 from reclra_compile.view.recorded import Recorded, Span, of_simulation
+from reclra_compile.view.route import Router, Spacing, Wire
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'reclra-compile[browser]'")
 Open = Callable[..., Any]
@@ -265,6 +269,116 @@ def test_timelines_zoom_explain_and_are_saved(opened: Open) -> None:
     page.keyboard.press("ArrowRight")
     page.get_by_role("button", name="Show in the graph").click()
     assert page.inner_text("#panel h2") == p.tasks[0].subject
+
+
+def test_the_pointer_and_the_keys_of_a_timeline(opened: Open) -> None:
+    p, step = timed()
+    page = opened(to_html(p, timeline=step))
+    page.keyboard.press("3")
+    assert page.evaluate("document.activeElement.id") == "canvas", "its keys work at once"
+    canvas, tip = page.locator("#canvas"), page.locator(".tip")
+    box = canvas.bounding_box()
+    low = box["y"] + box["height"] - 26 - 22 / 2  # the lowest lane, above the axis
+    for x in range(140, 1200, 20):
+        page.mouse.move(box["x"] + x, low)
+        if tip.is_visible():
+            break
+    about, frame = tip.bounding_box(), page.locator(".canvas").bounding_box()
+    assert about["y"] + about["height"] <= min(low, frame["y"] + frame["height"]), "the tip is above the pointer"
+    assert page.evaluate("(b => b.scrollHeight - b.clientHeight)(document.querySelector('.canvas'))") <= 0
+    whole = float(canvas.get_attribute("data-span"))
+    page.mouse.wheel(0, -600)
+    page.wait_for_function(f"Number(document.getElementById('canvas').dataset.span) < {whole * 0.9}")
+    # a drag that is let go outside ends there
+    page.mouse.down()
+    page.mouse.move(box["x"] + 500, box["y"] + box["height"] + 90, steps=3)
+    page.mouse.up()
+    seen = canvas.get_attribute("data-from")
+    page.mouse.move(box["x"] + 300, box["y"] + 30, steps=3)
+    assert canvas.get_attribute("data-from") == seen
+    canvas.focus()
+    for _ in range(30):
+        page.keyboard.press("+")
+    page.wait_for_function(f"Number(document.getElementById('canvas').dataset.span) < {whole / 10_000}")
+    page.wait_for_timeout(100)
+    marks = page.get_attribute("#canvas", "data-ticks").split("|")
+    assert len(marks) > 2 and len(set(marks)) == len(marks), "marks can be told apart"
+    page.keyboard.press("1")
+    before = page.get_attribute("#stage0 svg", "viewBox")
+    page.keyboard.press("+")
+    assert page.get_attribute("#stage0 svg", "viewBox") != before
+
+
+def test_messages_are_counted_for_each_microbatch(opened: Open) -> None:
+    p, _ = timed()
+    page = opened(to_html(p))
+    page.keyboard.press("2")
+    cells = page.locator("#view-devices td").all_inner_texts()
+    posts = sum(t.kind == "P" for t in p.tasks)
+    assert sum(int(c.rpartition(" in ")[2]) for c in cells if " in " in c) == 4 * posts
+    many = chain(20).on(Machine(devices="h100:17", microbatches=2))
+    page = opened(to_html(many))
+    page.keyboard.press("2")
+    assert f"in {2 * sum(t.kind == 'P' for t in many.tasks)} messages" in page.inner_text("#view-devices")
+    assert "up to 16 devices" in page.inner_text("#view-devices") and not page.locator("#view-devices td").count()
+
+
+@pytest.mark.slow
+def test_a_double_click_opens_once_and_a_search_without_hits_says_so(opened: Open) -> None:
+    page = opened(to_html(blocky()))
+    page.click("#fold")
+    page.locator('svg .block[data-key="b0"] .toggle').dblclick()
+    assert keys(page, ".block") == {"b1"} and not page.locator("svg .pinned").count()
+    page.fill("#search", "nothing like it")
+    assert page.locator("tr.none:visible").count() == 2
+    page.fill("#search", "head")
+    assert page.locator("tr.none:visible").count() == 0
+    page.fill("#search", "")
+    page.locator("#wave").focus()
+    page.keyboard.press("ArrowLeft")
+    assert "Wave 2 of 2" in page.inner_text("#told"), "from all waves back to the last one"
+
+
+@pytest.mark.slow
+def test_regions_cut_in_another_way_are_found(opened: Open) -> None:
+    fine = blocky()
+    parts = [("stem", ("stem",)), ("a", ("a.0", "a.1")), ("b", ("b.0", "b.1")), ("head", ("head",))]
+    regions = [
+        replace(plans.region(n, f"z.{parts[k - 1][0]}" if k else "x0"), parameters=tuple(f"{i}.weight" for i in inside))
+        for k, (n, inside) in enumerate(parts)
+    ]
+    coarse = plans.make("coarse", regions, [("head", n) for n in ("b", "a", "stem")])
+    page = opened(to_html(fine, beside=coarse))
+    page.locator('#stage0 .region[data-key="r1"]').click()
+    assert page.get_attribute("#stage1 .region.pinned", "data-key") == "r1"
+    assert page.locator("#panel .pair th").all_inner_texts()[:2] == ["blocky: a.0", "coarse: a"]
+
+
+def test_the_page_lays_out_as_the_still_pictures_do(opened: Open) -> None:
+    """Columns, places and routes of the page's scripts and of the Python modules whose rules they follow."""
+    page = opened(to_html(plans.depth1(3)))
+    source = "".join(html._asset(f"page/{n}.js") for n in ("columns", "route"))
+    call = "([count, links, nodes, wires, space]) => {" + source + """
+      const routed = router(nodes, wires, space);
+      return [layered(count, links), wires.map((_, i) => routed.points(i))];
+    }"""
+    for name in ("nine", "residual", "branches", "dense net", "tall dense net", "fan", "thirty", "forty", "long hub"):
+        plan = plans.PLANS[name]()
+        links, count = links_of(plan), len(plan.inputs) + len(plan.regions) + 1
+        columns, places = layered(count, links)
+        nodes = layout._nodes(columns, places, [(120.0, 60.0)] * count, True)
+        index = {r.name: len(plan.inputs) + i for i, r in enumerate(plan.regions)}
+        wires = [Wire(index[q.source], index[q.target], 1) for q in plan.pathways]
+        wires += [Wire(a, b, -1) for a, b in links if columns[b] - columns[a] > 1]
+        router = Router(nodes, wires, Spacing(44.0))
+        space = {"channel": 44, "port": 13, "track": 9, "lane": 13, "firstLane": 24, "bundle": 14}
+        (found, rows), lines = page.evaluate(
+            call, [count, links, [asdict(n) for n in nodes], [asdict(w) for w in wires], space]
+        )
+        assert found == columns and rows == pytest.approx(places, abs=0.002), name
+        for i, line in enumerate(lines):
+            still = [v for point in router.points(i) for v in point]
+            assert [v for point in line for v in point] == pytest.approx(still, abs=0.01), name
 
 
 def test_predictions_without_rates_are_in_flops(opened: Open) -> None:

@@ -114,6 +114,13 @@ def test_a_large_plan_is_a_table_with_a_hint() -> None:
     read(html)
 
 
+def test_a_wide_picture_scrolls_before_it_is_too_small_to_read() -> None:
+    html = depth1(12)._repr_html_()
+    found = re.search(r'<div style="overflow-x:auto"><svg style="min-width:(\d+)px;max-width:100%', html)
+    wide = re.search(r'width="(\d+)', html)
+    assert found and wide and int(found[1]) == pytest.approx(0.7 * int(wide[1]), abs=1) and int(found[1]) > 1000
+
+
 def test_programs_show_themselves() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     program: Any = rc.compile(model, torch.zeros(4, 6), wiring="depth1")

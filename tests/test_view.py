@@ -690,6 +690,28 @@ def test_a_long_step_is_summed_whole_and_its_picture_says_what_is_left_out(monke
         assert cut[source]["sums"] == whole[source]["sums"]
 
 
+def test_two_wirings_have_names_and_colours_of_their_own() -> None:
+    regions = mlp(12)
+    few = make("same", regions, [("fc12", f"fc{i}") for i in range(11, 0, -1)])
+    many = make("same", regions, [(f"fc{i + 1}", f"fc{i}") for i in range(11, 0, -1)])
+    text = to_html(few, beside=many)
+    assert [d["name"] for d in Page(text).data()] == ["same (1)", "same (2)"]
+    for dark in (False, True):
+        for i, plan in enumerate((few, many)):
+            for k, colour in enumerate(wave_colours(len(plan.waves), dark)):
+                assert f"--c{i}-{k}:{colour};" in text
+    assert ".of1 .w1,.of1.w1{--w:var(--c1-1)}" in text and ".w1{--w:var(--c0-1)}" in text
+
+
+def test_tables_list_regions_of_either_plan() -> None:
+    fine, coarse = depth1(3), depth1(3)
+    renamed = replace(coarse.regions[0], name="first")
+    coarse = make("coarse", [renamed, *coarse.regions[1:]], [("fc3", "fc2"), ("fc3", "first")])
+    page = Page(to_html(fine, beside=coarse))
+    rows = [str(a["data-row"]) for t, a in page.tags if t == "tr" and "data-row" in a]
+    assert rows[:2] == ["0:r0", "1:r0"] and page.texts["td"].count("no such region") == 2
+
+
 def test_two_models_are_not_drawn_beside_each_other(tmp_path: Path) -> None:
     other = depth1(3)
     wider = replace(other, regions=(replace(other.regions[0], parameter_count=7), *other.regions[1:]))

@@ -203,7 +203,7 @@ class Graph {
     const high =
       Math.round((this.scene.height * Math.min((this.stage.clientWidth - 36) / this.scene.width, 1.5) + 60) / 20) *
       20;
-    this.stage.style.height = `clamp(320px, ${high}px, 68vh)`;
+    this.stage.style.height = `clamp(var(--flat), ${high}px, 68vh)`;
     const [w, h] = this.size();
     this.fit();
     if (this.view.s < READABLE) {
