@@ -58,7 +58,7 @@ class Traced:
                 Fault("V006", f"the trace is of another plan than {plan.name} on {plan.model}", Location(self.file),
                       "draw the plan that was run: plan.txt of its run directory, or the same wiring and devices")
             )  # fmt: skip
-        self.recorded.check(plan)
+        self.recorded.check(plan, self.file)
         timed = any(t.us for t in plan.tasks)
         if not timed or self.batch in (0, plan.batch) or plan.schedule.microbatches > self.batch:
             return plan

@@ -55,7 +55,7 @@ def write_picture(
 def check_suffix(file: Path, formats: Iterable[str]) -> None:
     """Raise UserError (V002) where the file's suffix is none of the formats'."""
     if file.suffix.lower() not in formats:
-        found = f"the suffix '{file.suffix}'" if file.suffix else "no suffix"
+        found = f"the suffix '{file.suffix}'" if file.suffix else "a name without a suffix"
         raise UserError(
             Fault("V002", f"{found} names no picture format", Location(str(file)),
                   fix=f"end the name in one of {', '.join(formats)}")

@@ -70,7 +70,7 @@ class Recorded:
                 Fault("V005", f"not a recorded step: {e}", Location(file), fix="record one with `train --trace FILE`")
             ) from None
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Plan, file: str = "") -> None:
         """Raise UserError (V006) where spans are of tasks, microbatches or devices that `plan` does not have.
 
         Devices beyond the plan's are those of further replicas, in the plan's order, and replicas share a count of
@@ -89,8 +89,8 @@ class Recorded:
             else:
                 continue
             raise UserError(
-                Fault("V006", f"the trace is of another plan: it has {what}",
-                      fix="record it again with this plan, or draw the plan it was recorded with")
+                Fault("V006", f"the trace is of another plan: it has {what}", Location(file) if file else None,
+                      "record it again with this plan, or draw the plan it was recorded with")
             )  # fmt: skip
 
     def check_measured(self, file: str = "<trace>") -> None:
@@ -126,6 +126,8 @@ def _made(found: dict[str, Any]) -> Recorded:
     if not isinstance(devices, list) or not all(isinstance(d, str) for d in devices):
         raise ValueError("devices is no list of names")
     until = found.get("until_us", 0.0)
+    if not isinstance(found["spans"], list):
+        raise ValueError("spans is no list")
     spans = [_span(row) for row in found["spans"]]
     if not is_time(until) or any(s.device >= len(devices) for s in spans):
         raise ValueError("a span's device or the step's length is out of range")
@@ -134,11 +136,16 @@ def _made(found: dict[str, Any]) -> Recorded:
 
 def _span(row: Any) -> Span:
     if not isinstance(row, list) or len(row) != 5:
-        raise ValueError(f"{row!r} is no span [task, microbatch, device, start, end]")
+        raise ValueError(f"{_cut(row)} is no span [task, microbatch, device, start, end]")
     whole = all(type(v) is int and 0 <= v < 2**31 for v in row[:3])
     if not whole or not all(is_time(v) for v in row[3:]) or row[4] < row[3]:
-        raise ValueError(f"the span {row!r} has a number out of range")
+        raise ValueError(f"the span {_cut(row)} has a number out of range")
     return Span(row[0], row[1], row[2], float(row[3]), float(row[4]))
+
+
+def _cut(row: Any) -> str:
+    text = repr(row)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def is_time(value: Any) -> bool:
