@@ -72,8 +72,12 @@ class Pass:
         self._slots, self._output = [], None
         reading = self._read(self._results.parts(output), gradients)
         gradient = self._results.gradient(gradients)
-        with self._borrowed.lent():
-            at_inputs = self._halves.finish(slots, gradient, reading.factor, reading.amplified, reading.loss)
+        try:
+            with self._borrowed.lent():
+                at_inputs = self._halves.finish(slots, gradient, reading.factor, reading.amplified, reading.loss)
+        except BaseException:
+            self._borrowed.take()  # what a failed step has left must not be a part of the next one's
+            raise
         found = self._borrowed.take()
         return [*at_inputs, *(found.get(id(p)) for p in self.learned)]
 

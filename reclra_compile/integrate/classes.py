@@ -61,6 +61,9 @@ class Attached:
         if held:  # a checkpoint of the model as it was has none
             self.reclra.load_synapses(held, faults)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """The model's own class hears of no subclass: it may keep a register, or ask for keywords."""
+
     def _replicate_for_data_parallel(self) -> Any:
         self.reclra.refuse_replicas()
 
@@ -107,15 +110,18 @@ def attached_class(kind: Any) -> type[Any]:
 
 def swapped(model: Any, attachment: Any) -> Any:
     """`model` with the class that runs `attachment`."""
+    kind = attached_class(type(model))
     model.__dict__[PREFIX] = attachment
-    kind: Any = type(model)
-    model.__class__ = attached_class(kind)
+    model.__class__ = kind
     return model
 
 
 def restored(model: Any) -> Any:
     """`model` with its own class again; what was attached."""
-    model.__class__ = type(model).__mro__[2]
+    kinds = type(model).__mro__
+    if kinds[1] is not Attached:
+        raise TypeError("something has changed the class of this model since it was attached")
+    model.__class__ = kinds[2]
     return model.__dict__.pop(PREFIX)
 
 

@@ -54,7 +54,7 @@ def fit(z: Tensor, g: Tensor, known: Known, wants_labels: bool) -> Fit | None:
     for some, of_them in zip(torch.split(z, rows), torch.split(g, rows), strict=True):
         one = _fit(some, of_them, known)
         if one is None:
-            if bool(of_them.any()):
+            if bool((of_them.abs() >= torch.finfo(g.dtype).tiny).any()):
                 return None
             none = torch.zeros(len(some), device=z.device)
             one = Fit(none, None, none, torch.zeros_like(some))
@@ -74,14 +74,26 @@ def _fit(z: Tensor, g: Tensor, known: Known) -> Fit | None:
     kind = torch.float64 if z.dtype == torch.float64 else torch.float32
     p, finite = torch.softmax(z.to(kind), 1), g.isfinite().all(1, keepdim=True)
     g = torch.where(finite, g, 0.0).to(kind)
-    heard = g.abs().amax(1) > 0
-    if z.shape[1] < 2 or not bool(heard.any()):
+    size = g.abs().amax(1)
+    heard, unit = size > 0, float(size.max())
+    if z.shape[1] < 2 or unit < least.tiny:
         return None
+    # squares of the gradient of a sure batch would be lost to rounding
+    made = _in_units(p, g / unit, heard, finite, known, tolerance, least, unit)
+    if made is None:
+        return None
+    return replace(made, factors=made.factors * unit, shared=None if made.shared is None else made.shared * unit)
+
+
+def _in_units(
+    p: Tensor, g: Tensor, heard: Tensor, finite: Tensor, known: Known, tolerance: float, least: torch.finfo, unit: float
+) -> Fit | None:
+    kind = p.dtype
     size = g.square().sum(1).sqrt()
     told = size > (1e-9 if kind == torch.float64 else 1e-3) * size.max()  # the rest is too near to rounding to tell
-    case = _Case(p, g, heard, told, known.weight, tolerance, least.tiny)
+    case = _Case(p, g, heard, told, known.weight, tolerance, least.tiny / unit)
     found = case.hard(known.epsilon or 0.0)
-    blind = found is not None and z.shape[1] == 2 and found.shared is None  # two classes fit any smoothing
+    blind = found is not None and p.shape[1] == 2 and found.shared is None  # two classes fit any smoothing
     if known.epsilon is None and (found is None or blind):
         smoothed = case.hard(_smoothing(p, g, told))
         found = found if smoothed is None or (blind and smoothed.shared is None) else smoothed
@@ -90,9 +102,10 @@ def _fit(z: Tensor, g: Tensor, known: Known) -> Fit | None:
     if found.shared is not None:
         # a row so sure of its class that the gradient is lost to rounding counts; one that is ignored does not
         unsure = p.scatter(1, p.argmax(1, keepdim=True), 0.0).sum(1)
-        lost = ~heard & ((unsure * found.shared < 2 * least.tiny * least.eps) | ~finite[:, 0])
-        factors = torch.where(lost, found.shared, found.factors)
-        found = replace(found, factors=factors, counted=torch.where(lost, 1.0, found.counted))
+        lost = ~heard & ((unsure * found.shared <= 2 * least.tiny * least.eps / unit) | ~finite[:, 0])
+        counts = torch.ones_like(p[:, 0]) if known.weight is None else known.weight.to(p)[p.argmax(1)]
+        factors = torch.where(lost, found.shared * counts, found.factors)
+        found = replace(found, factors=factors, counted=torch.where(lost, counts, found.counted))
     return found
 
 
@@ -122,7 +135,9 @@ class _Case:
         """Where each label is one class, smoothed by ε."""
         if not 0 <= epsilon < 1:
             return None
-        found = self._with(torch.where(self.heard, self.g.argmin(1), self.p.argmax(1)), epsilon)
+        top = self.p.argmax(1)  # a class that is not the label's pulls down: where it is as good as 1, others are lost
+        right = self.g.gather(1, top[:, None])[:, 0] <= 0
+        found = self._with(torch.where(self.heard & ~right, self.g.argmin(1), top), epsilon)
         if epsilon:  # a smoothed label that is overshot pulls at all other entries more than at its own
             other = self._with(self.p.argmax(1), epsilon)
             better = other.off < found.off if self.p.shape[1] > 2 else self._nearer(found, other)
@@ -133,9 +148,20 @@ class _Case:
         if misfit or not bool((found.factors[told] > 0).all()):
             return None
         shared = self.shared(found.factors / found.weights)
+        if shared is None and self.p.shape[1] == 2 and not self._by_class(found):
+            return None  # two entries fit any labels
         factors = found.factors.clamp_min(0.0) if shared is None else shared * found.weights
         factors, counted = (torch.where(self.heard, x, 0.0) for x in (factors, found.counts))
         return Fit(factors, shared, counted, found.labels)
+
+    def _by_class(self, found: _Tried) -> bool:
+        """True where rows of one class have one factor."""
+        own, of = found.factors[self.told], found.labels.argmax(1)[self.told]
+        for c in of.unique():
+            some = own[of == c]
+            if not bool(((some - some.median()).abs() <= 3 * self.tolerance * some.median().abs()).all()):
+                return False
+        return True
 
     def _nearer(self, found: _Tried, other: _Tried) -> Tensor:
         """Rows of two classes fit with either: which of them has the factor that most rows have."""
@@ -158,7 +184,10 @@ class _Case:
         # the target's entry is a difference of near numbers, unless the others are too small to be told
         factors = torch.where(h.abs().amax(1) > self.least, factors, at_target)
         labels = labels.scatter(1, own, 1 - labels.sum(1, keepdim=True))
-        off = (g - factors[:, None] * (q.scatter(1, own, -q.sum(1, keepdim=True)))).square().sum(1)
+        off = (g - factors[:, None] * (q.scatter(1, own, -q.sum(1, keepdim=True)))).abs()
+        # the label's own entry is f (p - 1), of which p is rounded
+        noise = 8 * torch.finfo(p.dtype).eps * factors.abs()[:, None]
+        off = off.scatter(1, own, (off.gather(1, own) - noise).clamp_min(0.0)).square().sum(1)
         return _Tried(factors, labels, weights, w[target], off)
 
     def mixed(self) -> Fit | None:

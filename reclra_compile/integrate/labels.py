@@ -37,8 +37,9 @@ class Reading:
 
 def read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: bool) -> Reading:
     """What gradient `g` at output `z` (N, …) says; `scale` is what the loop multiplied the loss with, if it is said."""
-    if not bool((g != 0).any()):
-        return Reading(1.0, 1.0, lambda r: (r * 0.0).sum())
+    if bool((g.abs() < torch.finfo(g.dtype).tiny).all()):  # nothing, or lost to rounding
+        times = 1.0 if scale is None else scale
+        return Reading(times if loss.reduction == "sum" else times / max(1, len(z)), times, lambda r: (r * 0.0).sum())
     found = _read(z, g, loss, scale, wants_labels)
     overflown = bool(found.doubt) and not bool(g.isfinite().all())  # a gradient scaler will skip this step
     return replace(found, doubt="") if overflown else found

@@ -26,8 +26,12 @@ class AttachedProgram(Program):
 
     def step(self, *batch: Any) -> Tensor:
         """As `Program.step`."""
-        with self.borrowed.lent():
-            loss = super().step(*batch)
+        try:
+            with self.borrowed.lent():
+                loss = super().step(*batch)
+        except BaseException:
+            self.borrowed.take()  # what a failed step has left must not be a part of the next one's
+            raise
         found = self.borrowed.take()
         for real, _ in self.borrowed.pairs():
             gradient = found.get(id(real))

@@ -1,0 +1,94 @@
+"""What is read in gradients at the edge of rounding, of rare losses, and after steps that failed."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_attach import batch, gradients, mlp
+from torch import Tensor, nn
+
+import reclra_compile as rc
+from reclra_compile.integrate.labels import CrossEntropy, Reading, read
+from reclra_compile.integrate.losses import loss_of
+
+
+def reading(z: Tensor, loss, said=F.cross_entropy, wants_labels: bool = True) -> Reading:
+    """What is read of the gradient of `loss` at logits `z`, where the loop said that it is `said`."""
+    z = z.detach().requires_grad_()
+    loss(z).backward()
+    return read(z.detach(), z.grad, loss_of(said, None), None, wants_labels)
+
+
+def labels(found: Reading) -> Tensor:
+    assert isinstance(found.loss, CrossEntropy)
+    return found.loss._wanted / found.loss._factors
+
+
+@pytest.mark.parametrize("gap", [14.0, 60.0, 85.0])
+def test_rows_that_are_sure_are_read(gap: float) -> None:
+    """Labels' own entries are differences of near numbers there, and squares of the gradient are lost."""
+    z = torch.tensor([[gap, 0.0, -3.0], [0.0, gap + 1, 2.0], [0.5, 0.0, gap]])
+    found = reading(z, lambda z: F.cross_entropy(z, torch.tensor([0, 1, 2])))
+    assert found.factor == 1 / 3 and found.told and not found.doubt
+    torch.testing.assert_close(labels(found), torch.eye(3))
+
+
+def test_a_sure_row_has_its_own_class_where_all_its_gradient_is_lost() -> None:
+    z = torch.tensor([[-100.0, 0.0, 40.0, 5.0], [1.0, 2.0, 3.0, 0.0]])
+    found = reading(z, lambda z: F.cross_entropy(z, torch.tensor([2, 1])))
+    assert found.factor == 0.5
+    assert labels(found).argmax(1).tolist() == [2, 1]
+
+
+def test_rows_that_are_lost_count_by_the_weight_of_their_class() -> None:
+    loss_fn = nn.CrossEntropyLoss(weight=torch.tensor([0.5, 1.0, 4.0]))
+    z = torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.0, 0.1], [0.0, 0.0, 300.0], [0.0, 300.0, 0.0]])
+    found = reading(z, lambda z: loss_fn(z, torch.tensor([0, 1, 2, 1])), loss_fn)
+    assert found.factor == 0.25
+    torch.testing.assert_close(found.loss._factors[:, 0] * 6.5, torch.tensor([0.5, 1.0, 4.0, 1.0]))
+
+
+@pytest.mark.parametrize("times", [0.0, 1e-42])
+def test_no_gradient_has_the_factor_of_a_mean(times: float) -> None:
+    x, y = batch()
+    assert reading(x, lambda z: F.cross_entropy(z, y) * times).factor == 1 / len(x)
+    assert reading(x, lambda z: z.sum() * times, functools.partial(F.cross_entropy, reduction="sum")).factor == 1.0
+
+
+def test_soft_labels_of_two_classes_are_no_hard_ones() -> None:
+    x, y = batch()
+    target = 0.3 * F.one_hot(y % 2, 2).float() + 0.7 * F.one_hot(y % 2, 2).float().flip(0)
+    found = reading(x[:, :2], lambda z: F.cross_entropy(z, target))
+    assert found.factor == pytest.approx(1 / len(x))
+    torch.testing.assert_close(labels(found), target)
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_step_that_fails_leaves_nothing_for_the_next_one(stepped: bool) -> None:
+    x, y = batch()
+    model = rc.attach(mlp(), x, "depth1")
+
+    def step() -> None:
+        model.zero_grad()
+        if stepped:
+            model.reclra.program.step(x, y)
+        else:
+            F.cross_entropy(model(x), y).backward()
+
+    step()
+    expected, steps = gradients(model), model.reclra.program._steps
+    late = max(k for k, t in enumerate(model.reclra.plan.tasks) if t.kind == "U")
+
+    def broken(slots) -> None:
+        raise KeyboardInterrupt
+
+    kept, steps[late] = steps[late], broken
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    steps[late] = kept
+    step()
+    for a, b in zip(gradients(model), expected, strict=True):
+        assert torch.equal(a, b)
