@@ -476,6 +476,11 @@ def test_the_view_follows_wheel_and_drag(opened: Open) -> None:
     page.mouse.move(stage["x"] + 140, stage["y"] + 60, steps=4)
     page.mouse.up()
     assert box()[0] < near[0] and box()[1] < near[1] and page.inner_text("#panel h2") == "Details"
+    seen = box()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert box() != seen, "all of it is printed"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert box() == pytest.approx(seen, abs=0.5)
     page.click("#fit")
     assert box() == pytest.approx(start, abs=0.5)
     # two fingers that go apart

@@ -102,13 +102,13 @@ def _different_regions(plan: Plan, other: Plan) -> list[tuple[str, Row]]:
         if a == b and here.get(r.name) == there.get(r.name):
             continue
         second = ", ".join(b) or "nothing" if r.name in known else "no such region"
-        waves = f"{here.get(r.name, 'none')} → {there.get(r.name, 'none')}"
+        waves = f"{here.get(r.name, 'none')} → {there.get(r.name, 'none') if r.name in known else '–'}"
         rows.append((f"0:r{i}", (r.name, ", ".join(a) or "nothing", second, waves)))
     own = {r.name for r in plan.regions}
     for i, r in enumerate(other.regions):
         if r.name not in own:
             heard = ", ".join(theirs.get(r.name, [])) or "nothing"
-            rows.append((f"1:r{i}", (r.name, "no such region", heard, f"none → {there.get(r.name, 'none')}")))
+            rows.append((f"1:r{i}", (r.name, "no such region", heard, f"– → {there.get(r.name, 'none')}")))
     return rows
 
 
