@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from reference import PHI, Network, Result, Rule, local_readout, run
 from torch import nn
 
@@ -306,3 +308,18 @@ def test_a_low_rank_kernel_is_its_product() -> None:
         s = program.synapses.get_submodule(f"l{j}->l{i}")
         torch.testing.assert_close(s.A_T.grad.T, dE @ s.B_T.detach().T, rtol=0, atol=1e-12)
         torch.testing.assert_close(s.B_T.grad.T, dE.T @ s.A_T.detach().T, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("update", ["local_readout", "local_loss"])
+def test_read_outs_of_log_probabilities_are_those_of_logits(update: str) -> None:
+    """The softmax at a model's end is part of the loss: F.nll_loss of a read-out itself would have no minimum."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)]
+    logits, logs = (nn.Sequential(*copy.deepcopy(layers), *end) for end in ((), (nn.LogSoftmax(1),)))
+    x, y = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    wired = wiring("depth1", 2, update=update)
+    programs = [rc.compile(logits, x, wired), rc.compile(logs, x, wired, loss_fn=F.nll_loss)]
+    for program in programs:
+        program.step(x, y)
+    for a, b in zip(*(p.parameters() for p in programs), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)

@@ -150,7 +150,7 @@ def _cut(
     outputs.sort(key=lambda n: (n is not output, -order[n]))  # the model's output, else the latest, comes first
     anchors = tuple(n for n in nodes if n in classes.anchors)
     inputs = sorted({i for n in nodes for i in boundary_inputs(n, own, classes)}, key=order.__getitem__)
-    h, z, phi = _activation(nodes, outputs, anchors, classes)
+    h, z, phi = _activation(nodes, outputs, anchors, classes, output in own)
     return Cut(name, tuple(nodes), tuple(inputs), tuple(outputs), anchors, h, z, phi, layers)
 
 
@@ -180,17 +180,26 @@ def boundary_inputs(node: fx.Node, own: set[fx.Node], classes: Classes) -> set[f
 
 
 def _activation(
-    nodes: list[fx.Node], outputs: list[fx.Node], anchors: tuple[fx.Node, ...], classes: Classes
+    nodes: list[fx.Node], outputs: list[fx.Node], anchors: tuple[fx.Node, ...], classes: Classes, last: bool
 ) -> tuple[fx.Node, fx.Node, tuple[str, ops.Elementwise] | None]:
-    """h, z and φ: the first activation that separates the outputs from the parameters, or none."""
+    """h, z and φ: the first activation that separates the outputs from the parameters, or none.
+
+    A softmax at the model's output belongs to the loss, which it makes convex: z of the `last` region is before it, so
+    that errors and read-outs are those of logits.
+    """
     graph: nx.DiGraph[fx.Node] = nx.DiGraph()
     graph.add_nodes_from(nodes)
     graph.add_edges_from((p, n) for n in nodes for p in classes.predecessors(n) if p in graph)
     for node in nodes:
         found = ops.activation(node, classes.modules)
         before = classes.predecessors(node)
-        if found and len(before) == 1 and before[0] in graph and _separates(node, graph, outputs, anchors, classes):
+        if len(before) != 1 or before[0] not in graph:
+            continue
+        if found and _separates(node, graph, outputs, anchors, classes):
             return before[0], node, found
+        is_end = last and ops.name_of(node, classes.modules) in ops.SOFTMAX
+        if is_end and _separates(before[0], graph, outputs, anchors, classes):
+            return before[0], before[0], None
     if len(outputs) > 1:
         for node in nodes:  # the earliest: views that follow (a split into heads) may move the batch elsewhere
             if not any(ops.is_tuple_item(u) for u in node.users) and _separates(node, graph, outputs, anchors, classes):

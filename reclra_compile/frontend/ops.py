@@ -64,6 +64,8 @@ NORM_FUNCTIONS = frozenset((
     "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "native_layer_norm",
     "native_batch_norm", "_native_batch_norm_legit_functional", "native_group_norm", "_fused_rms_norm",
 ))  # fmt: skip
+#: what turns logits into probabilities, or into their logarithms
+SOFTMAX = frozenset(("softmax", "log_softmax", "logsoftmax", "softmin", "_softmax", "_log_softmax"))
 JOINS = frozenset(("add", "iadd", "sub", "isub", "cat", "concat", "concatenate", "stack"))
 RANDOM = frozenset((
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu", "bernoulli",
