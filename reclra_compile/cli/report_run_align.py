@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import click
+
 from reclra_compile.cli.train_command import train
 from reclra_compile.cli.train_setup import set_up
+from reclra_compile.errors import Fault, Location, UserError
 from reclra_compile.report.runs import Run
 from reclra_compile.train.job import Job, Member
 
@@ -40,10 +43,26 @@ def options_of(run: Run, model: str | None, data_dir: str | None) -> dict[str, A
     kept = {k: _expanded(v) for k, v in (run.about.get("options") or {}).items()}
     file = model or str(kept.get("model"))
     usual = dict(train.make_context("train", [file]).params)
-    own = {k: v for k, v in kept.items() if k in usual}
+    own = _checked(run, {k: v for k, v in kept.items() if k in usual})
     told = {"model": file, "data_dir": data_dir or own.get("data_dir"), "plan": str(run.folder / "plan.txt"),
             "seed": run.seed}  # fmt: skip
     return {**usual, **own, **ANSWERED, **told}
+
+
+def _checked(run: Run, own: dict[str, Any]) -> dict[str, Any]:
+    """The options as the command line would take them; raises UserError (Y004) where it would not."""
+    context, made = train.make_context("train", ["model"]), dict(own)
+    for parameter in train.params:
+        value = own.get(str(parameter.name))
+        try:
+            if value is not None:
+                made[str(parameter.name)] = parameter.type_cast_value(context, value)
+        except click.BadParameter as error:
+            raise UserError(
+                Fault("Y004", f"{parameter.name} of its options is wrong: {error.message}",
+                      Location(str(run.folder / "run.json")), "put a copy of the file back")
+            ) from error
+    return made
 
 
 def _expanded(value: Any) -> Any:

@@ -10,6 +10,7 @@ import click
 from reclra_compile.cli.errors import reports_errors
 
 if TYPE_CHECKING:
+    from reclra_compile.report.align import Missing
     from reclra_compile.report.summary import Report
 
 #: where the page goes that is not given a name
@@ -70,11 +71,10 @@ def report_run(**options: Any) -> str | None:
 
 
 def _aligned(made: Report, options: dict[str, Any]) -> Report:
-    """The report with angles, or with a note that says why there are none."""
+    """The report with angles, and with notes that say why runs have none."""
     from dataclasses import replace
 
     from reclra_compile.cli.report import console
-    from reclra_compile.errors import ReclraError
 
     if not any(run.about and run.plan for run in made.runs):
         why = "Angles to backprop are left out: the runs do not remember how they were made."
@@ -94,10 +94,22 @@ def _aligned(made: Report, options: dict[str, Any]) -> Report:
             text = f"alignment: running {model} (--no-align leaves it out)"
             err.print(text, style="dim", soft_wrap=True, markup=False)
 
-    try:
-        return aligned(made, lambda run: job_of(run, options["model"], options["data_dir"], notice), options["batches"])
-    except ReclraError as error:
-        first = error.faults[0]
-        why = f"Angles to backprop are left out: {first.message} ({first.code}). "
-        why += "Name the model with --model, as seen from this folder." if not options["model"] else first.fix
-        return replace(made, notes=(*made.notes, why.strip()))
+    made, missing = aligned(
+        made, lambda run: job_of(run, options["model"], options["data_dir"], notice), options["batches"]
+    )
+    return replace(made, notes=(*made.notes, *_why(missing, bool(made.aligned), options["model"] is not None)))
+
+
+def _why(missing: list[Missing], some: bool, named: bool) -> list[str]:
+    """A sentence for each reason why runs have no angles; `some` others have, `named`: the model was given."""
+    runs: dict[str, list[str]] = {}
+    for each in missing:
+        fault = each.fault
+        unnamed = fault.code[0] == "M" and not named
+        fix = "name the model with --model, as seen from this folder" if unnamed else fault.fix
+        place = f" {fault.where}:" if fault.where and fault.code == "T020" else ""
+        said = f"{place} {fault.message} ({fault.code}). {fix[:1].upper()}{fix[1:]}".rstrip(". ") + "."
+        runs.setdefault(said, []).append(each.run)
+    if not some and len(runs) == 1:
+        return [f"Angles to backprop are left out:{said}" for said in runs]
+    return [f"Angles to backprop of {'; '.join(of)} are left out:{said}" for said, of in runs.items()]

@@ -8,21 +8,20 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from reclra_compile.diagnose.gather import gathered
 from reclra_compile.diagnose.measure import Bench
 from reclra_compile.diagnose.run import forward_of
+from reclra_compile.errors import Fault, ReclraError
 from reclra_compile.report.runs import Run as Folder
 from reclra_compile.report.summary import Angle, Report
-from reclra_compile.train.checkpoint import File, checkpoint_of
+from reclra_compile.train.checkpoint import checkpoint_of, load_weights
 from reclra_compile.train.feed import feed
 from reclra_compile.train.job import Job, Member
 from reclra_compile.train.loop import Epoch, Run
-from reclra_compile.train.named import restore
-from reclra_compile.train.sharded import Sharded
 
 BATCHES = 4
 #: of several seeds of a wiring as many are measured
@@ -49,8 +48,7 @@ class Measure:
     def start(self, member: Member, run: Run, history: list[Epoch]) -> None:
         """Measure, and end the job."""
         self.start_angles = self._angles(run, member.seed)
-        path = checkpoint_of(self.folder.folder)
-        restore(run, Sharded(path) if path.is_dir() else File(path, run))
+        load_weights(checkpoint_of(self.folder.folder), run)
         self.end_angles = self._angles(run, member.seed)
         raise _Done
 
@@ -79,22 +77,34 @@ class Measure:
         return found
 
 
-def aligned(report: Report, prepare: Prepare, batches: int = BATCHES) -> Report:
-    """The report with angles; raises ReclraError where a run cannot be loaded as it was."""
-    groups, said = [], ""
+@dataclass(frozen=True)
+class Missing:
+    """A run without angles, and why."""
+
+    run: str
+    fault: Fault
+
+
+def aligned(report: Report, prepare: Prepare, batches: int = BATCHES) -> tuple[Report, list[Missing]]:
+    """The report with angles, and the runs that could not be loaded as they were."""
+    groups, said, missing = [], "", []
     for group in report.groups:
         found: list[Measure] = []
         for folder in [r for r in group.runs if r.about and r.plan is not None][:SEEDS]:
             measure = Measure(folder, batches)
-            job, member = prepare(folder)
-            assert member.plan is not None
-            with contextlib.suppress(_Done):
-                job.run(replace(member, wiring=None, plan=gathered(member.plan), folder=None), measure)
-            found.append(measure)
+            try:
+                job, member = prepare(folder)
+                assert member.plan is not None
+                with contextlib.suppress(_Done):
+                    job.run(replace(member, wiring=None, plan=gathered(member.plan), folder=None), measure)
+            except ReclraError as error:
+                missing.append(Missing(f"{group.label}, seed {folder.seed}", error.faults[0]))
+            else:
+                found.append(measure)
         said = said or (f"{found[0].samples} training samples in {batches} batches" if found else "")
         regions = [r.name for r in group.plan.regions] if group.plan else []
         groups.append(replace(group, angles=tuple(a for name in regions if (a := _angle(name, found)).end)))
-    return replace(report, groups=tuple(groups), aligned=said)
+    return replace(report, groups=tuple(groups), aligned=said), missing
 
 
 def _angle(region: str, found: list[Measure]) -> Angle:

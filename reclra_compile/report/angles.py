@@ -46,7 +46,7 @@ def angles_svg(groups: Sequence[Group]) -> str:
         rows = []
         for angle in group.angles:
             y = TOP + (names.index(angle.region) + (j + 1) / (len(shown) + 1)) * tall
-            rows.append(_marks(group.wiring, angle, y, [at(v) for v in angle.start], [at(v) for v in angle.end]))
+            rows.append(_marks(group.label, angle, y, [at(v) for v in angle.start], [at(v) for v in angle.end]))
         out.append(f'<g class="curve c{k}" data-wiring="{k}">{"".join(rows)}</g>\n')
     return (
         f'<svg class="angles" viewBox="0 0 {number(WIDE)} {number(bottom + BOTTOM - 12)}" role="img" '

@@ -42,7 +42,7 @@ def panels_of(report: Report) -> list[Panel]:
     """The panels that have something to show."""
     found = []
     for name, title in TITLES.items():
-        series = [(k, g.wiring, g.series[name]) for k, g in enumerate(report.groups) if name in g.series]
+        series = [(k, g.label, g.series[name]) for k, g in enumerate(report.groups) if name in g.series]
         if name == "synapse_norm":
             series = [s for s in series if any(s[2].mean)]  # tied kernels have none
         unit = " %" if report.measure == "error" and name.endswith("error") else ""
@@ -111,7 +111,7 @@ def geometry(panel: Panel) -> dict[str, Any]:
     for k, name, s in panel.series:
         at = {e: i for i, e in enumerate(s.epochs)}
         mean = [s.mean[at[e]] if e in at else None for e in epochs]
-        deviation = [s.deviation[at[e]] if e in at else None for e in epochs]
+        deviation = [s.deviation[at[e]] if e in at and s.count[at[e]] > 1 else None for e in epochs]
         curves.append({"k": k, "name": name, "mean": mean, "std": deviation if len(s.each) > 1 else None})
     return {"name": panel.name, "unit": panel.unit, "epochs": epochs, "x": [_x(across, e) for e in epochs],
             "curves": curves}  # fmt: skip

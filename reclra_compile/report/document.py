@@ -35,7 +35,8 @@ def environments_of(report: Report) -> list[dict[str, Any]]:
 def _group(group: Group) -> dict[str, Any]:
     heat, plan = group.heat, group.plan
     return {
-        "wiring": group.wiring, "seeds": [r.seed for r in group.runs], "epochs": [len(r.epochs) for r in group.runs],
+        "wiring": group.wiring, "label": group.label, "seeds": [r.seed for r in group.runs],
+        "epochs": [len(r.epochs) for r in group.runs],
         "settings": group.runs[0].settings, "seconds": group.seconds,
         "fingerprint": plan.fingerprint if plan else None, "flops_ratio": plan.cost.ratio if plan else None,
         "curves": {name: _series(s) for name, s in group.series.items()},
@@ -47,4 +48,5 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _series(s: Series) -> dict[str, Any]:
-    return {"epochs": list(s.epochs), "mean": list(s.mean), "std": list(s.deviation), "each": [list(e) for e in s.each]}
+    return {"epochs": list(s.epochs), "mean": list(s.mean), "std": list(s.deviation), "count": list(s.count),
+            "each": [list(e) for e in s.each]}  # fmt: skip

@@ -53,7 +53,7 @@
         if (curve.mean[i] === null || root.classList.contains("hide" + curve.k)) continue;
         const name = document.createElement("b");
         name.textContent = curve.name;
-        const spread = curve.std ? ` ± ${text(curve.std[i], 2)}` : "";
+        const spread = curve.std && curve.std[i] !== null ? ` ± ${text(curve.std[i], 2)}` : "";
         caption.append(" · ", name, ` ${text(curve.mean[i])}${spread}${panel.unit}`);
       }
     };

@@ -30,7 +30,7 @@ def to_html(report: Report) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # the policy lets this script run and nothing else, so that a name can never become code
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    title = f"{report.model} × {', '.join(g.wiring for g in report.groups)}"
+    title = f"{report.model} × {', '.join(g.label for g in report.groups)}"
     sections = (_curves(report), _heat(report), _angles(report), _pictures(report), _settings(report), _repeat(report))
     return f"""<!doctype html>
 <html lang="en">
@@ -102,7 +102,7 @@ def _section(name: str, title: str, about: str, body: str) -> str:
 def _legend(report: Report) -> str:
     """The wirings; each is a button that hides and shows it."""
     buttons = "".join(
-        f'<button type="button" class="c{k}" data-toggle="{k}" aria-pressed="true"><i></i>{xml(g.wiring)}</button>'
+        f'<button type="button" class="c{k}" data-toggle="{k}" aria-pressed="true"><i></i>{xml(g.label)}</button>'
         for k, g in enumerate(report.groups)
     )
     return f'<div class="legend" role="group" aria-label="wirings that are shown">{buttons}</div>'
@@ -127,8 +127,8 @@ def _heat(report: Report) -> str:
         return ""
     scale = scale_of(heats)
     figures = "".join(
-        f'<figure class="wide" data-wiring="{report.groups.index(g)}"><h3>{xml(g.wiring)}</h3>'
-        f'<div class="scroll" tabindex="0">{heat_svg(h, scale, g.wiring)}</div></figure>\n'
+        f'<figure class="wide" data-wiring="{report.groups.index(g)}"><h3>{xml(g.label)}</h3>'
+        f'<div class="scroll" tabindex="0">{heat_svg(h, scale, g.label)}</div></figure>\n'
         for g, h in zip(shown, heats, strict=True)
     )
     about = ("Each region’s term of D(Θ) after each epoch: how far its activity is from its target. Rows are regions, "
@@ -154,7 +154,7 @@ def _pictures(report: Report) -> str:
         more = "" if len(text) <= PLAN else f"\n# … {len(text) - PLAN:,} more characters are in plan.txt"
         figures.append(
             f'<figure class="wide" data-wiring="{k}"><div class="scroll picture" tabindex="0">{picture(k, group)}</div>'
-            f"<details><summary>The plan of {xml(group.wiring)} as text</summary><pre tabindex=\"0\">"
+            f"<details><summary>The plan of {xml(group.label)} as text</summary><pre tabindex=\"0\">"
             f"{xml(text[:PLAN] + more)}</pre></details></figure>\n"
         )  # fmt: skip
     return _section("wiring", "Wiring", "", "".join(figures)) if figures else ""

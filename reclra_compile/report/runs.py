@@ -10,6 +10,7 @@ from typing import Any
 
 from reclra_compile.errors import Fault, Location, PlanError, UserError
 from reclra_compile.ir import Plan
+from reclra_compile.report.about import wrong_in
 from reclra_compile.train.jsonl import lines_of
 
 #: what a run's folder has; each of them is enough to know it as one
@@ -56,7 +57,7 @@ def read_runs(root: Path) -> tuple[Run, ...]:
     if not folders:
         raise UserError(
             Fault("Y002", "there is no run in this folder", Location(str(root)),
-                  "name what `train --run-dir DIR` was given, or a folder in it")
+                  "name what `train --run-dir DIR` was given, or a folder in it: runs are looked for two folders deep")
         )
     runs = [_read(folder) for folder in folders]
     if not any(run.epochs for run in runs):
@@ -86,10 +87,11 @@ def _read(folder: Path) -> Run:
     named = re.fullmatch(r"seed(\d+)", folder.resolve().name)
     plan = _plan(folder / "plan.txt")
     wiring = about.get("wiring") or (plan.name if plan else folder.resolve().parent.name)
-    seed = about.get("seed", int(named[1]) if named else 0)
+    seed = about.get("seed")
+    seed = seed if seed is not None else int(named[1]) if named else 0
     log = folder / "log.jsonl"
     epochs = [line for line in lines_of(log) if isinstance(line.get("epoch"), int)] if log.exists() else []
-    return Run(folder, str(wiring), int(seed), about, plan, tuple(epochs))
+    return Run(folder, str(wiring), seed, about, plan, tuple(epochs))
 
 
 def _about(file: Path) -> dict[str, Any]:
@@ -101,6 +103,8 @@ def _about(file: Path) -> dict[str, Any]:
         raise _damaged(file, str(error)) from error
     if not isinstance(found, dict) or found.get("format") != 1:
         raise _damaged(file, "it is none that this version reads")
+    if wrong := wrong_in(found):
+        raise _damaged(file, wrong)
     return found
 
 
@@ -109,8 +113,12 @@ def _plan(file: Path) -> Plan | None:
         return None
     try:
         return Plan.parse(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError, PlanError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise _damaged(file, str(error).splitlines()[0]) from error
+    except PlanError as error:
+        fault = error.faults[0]
+        line = f"line {fault.where.line}: " if fault.where and fault.where.line else ""
+        raise _damaged(file, f"{line}{fault.message} ({fault.code})") from error
 
 
 def _damaged(file: Path, reason: str) -> UserError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reclra_compile.ir import Plan
+from reclra_compile.report.alike import alike
 from reclra_compile.report.runs import Run
 
 #: what of an epoch is drawn, and what it is called
@@ -29,8 +30,13 @@ class Series:
 
     @property
     def last(self) -> tuple[float, float]:
-        """Mean and deviation of the last epoch."""
+        """Mean and deviation of the last epoch, over the seeds that have it."""
         return self.mean[-1], self.deviation[-1]
+
+    @property
+    def count(self) -> tuple[int, ...]:
+        """How many seeds have each epoch."""
+        return tuple(sum(line[k] is not None for line in self.each) for k in range(len(self.epochs)))
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,10 @@ class Angle:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one wiring."""
+    """The runs of one wiring with the same model, data and settings; `label` tells it from others of its wiring."""
 
     wiring: str
+    label: str
     runs: tuple[Run, ...]
     series: dict[str, Series]
     heat: Heat | None
@@ -68,8 +75,14 @@ class Group:
 
     @property
     def seconds(self) -> float:
-        """Training time of a run, the mean."""
-        return statistics.fmean(float(r.epochs[-1].get("seconds") or 0.0) for r in self.runs)
+        """Training time of a run, the mean of those that are as far as any."""
+        most = max(len(r.epochs) for r in self.runs)
+        return statistics.fmean(float(r.epochs[-1].get("seconds") or 0.0) for r in self.runs if len(r.epochs) == most)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its runs have come to their last epoch."""
+        return not any(r.unfinished for r in self.runs) and len({r.epochs[-1]["epoch"] for r in self.runs}) == 1
 
 
 @dataclass(frozen=True)
@@ -99,16 +112,13 @@ class Report:
 
 def summary(runs: Sequence[Run]) -> Report:
     """The report of some runs, without angles."""
-    by_wiring: dict[str, list[Run]] = {}
-    for run in runs:
-        by_wiring.setdefault(run.wiring, []).append(run)
-    groups = tuple(_group(wiring, tuple(own)) for wiring, own in by_wiring.items())
+    groups = tuple(_group(label, own) for label, own in alike(runs))
     return Report(groups, tuple(_notes(groups)))
 
 
-def _group(wiring: str, runs: tuple[Run, ...]) -> Group:
+def _group(label: str, runs: tuple[Run, ...]) -> Group:
     found = {name: _series(name, runs) for name in METRICS}
-    return Group(wiring, runs, {name: s for name, s in found.items() if s is not None}, _heat(runs))
+    return Group(runs[0].wiring, label, runs, {name: s for name, s in found.items() if s is not None}, _heat(runs))
 
 
 def _series(name: str, runs: Sequence[Run]) -> Series | None:
@@ -156,7 +166,13 @@ def _notes(groups: Sequence[Group]) -> list[str]:
                      "command are not known.")  # fmt: skip
     if any(group.heat is None for group in groups):
         notes.append("The log of an older version has no D(Θ) by region.")
-    notes += [f"{r.wiring}, seed {r.seed}, is not finished: {r.unfinished}." for r in runs if r.unfinished]
+    notes += [
+        f"{g.label}, seed {r.seed}, is not finished: {r.unfinished}." for g in groups for r in g.runs if r.unfinished
+    ]
+    named = [g.wiring for g in groups]
+    notes += [f"The runs of {w} differ in more than their seeds, and are shown apart: "
+              f"{', '.join(g.label for g in groups if g.wiring == w)}."
+              for w in dict.fromkeys(named) if named.count(w) > 1]  # fmt: skip
     models = {r.plan.fingerprint for r in runs if r.plan is not None}
     if len(models) > 1:
         notes.append("The runs are not of one model: their curves are beside each other all the same.")

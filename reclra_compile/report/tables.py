@@ -33,21 +33,23 @@ def headline(report: Report) -> str:
 
 
 def results(report: Report) -> str:
-    """A row of final numbers for each wiring; the lowest error stands out."""
+    """A row of final numbers for each wiring; of those that are finished the lowest error stands out."""
     what = report.measure
     columns = [("test_error", f"test {what}"), ("valid_error", f"validation {what}"),
                ("train_error", f"training {what}"), ("loss", "training loss")]  # fmt: skip
     columns = [c for c in columns if any(c[0] in g.series for g in report.groups)]
     heads = ["wiring", *(title for _, title in columns), "seeds", "FLOPs ÷ backprop", "time"]
-    finals = {k: g.series[columns[0][0]].last[0] for k, g in enumerate(report.groups) if columns[0][0] in g.series}
+    whole = {k: g.series.get(columns[0][0]) for k, g in enumerate(report.groups) if g.whole}
+    finals = {k: s.last[0] for k, s in whole.items() if s is not None and s.count[-1] == len(s.each)}
     best = min(finals, key=lambda k: finals[k]) if len(finals) > 1 else -1
     rows = []
     for k, group in enumerate(report.groups):
         cells = [_final(group.series.get(name), name, what) for name, _ in columns]
         plan = group.plan
-        cells += [str(len(group.runs)), f"{plan.cost.ratio:.3f}" if plan else "", _time(group.seconds)]
+        last = group.series.get(columns[0][0])
+        cells += [_seeds(last, len(group.runs)), f"{plan.cost.ratio:.3f}" if plan else "", _time(group.seconds)]
         tag = ' class="best"' if k == best else ""
-        named = f'<th scope="row" class="c{k}"><i></i>{xml(group.wiring)}</th>'
+        named = f'<th scope="row" class="c{k}"><i></i>{xml(group.label)}</th>'
         rows.append(f"<tr{tag}>{named}{''.join(f'<td>{xml(c)}</td>' for c in cells)}</tr>")
     return _table(heads, rows, "results")
 
@@ -65,7 +67,7 @@ def settings_table(report: Report) -> str:
         cells = "".join(f"<td>{xml(v)}</td>" for v in values)
         rows.append(f'<tr{tag}><th scope="row">{xml(name.replace("_", " "))}</th>{cells}</tr>')
     rows += _facts(groups)
-    return _table(["setting", *(g.wiring for g in groups)], rows, "settings")
+    return _table(["setting", *(g.label for g in groups)], rows, "settings")
 
 
 def _facts(groups: Sequence[Group]) -> list[str]:
@@ -110,9 +112,15 @@ def _final(series: Series | None, name: str, measure: str) -> str:
     mean, deviation = series.last
     percent = name.endswith("error") and measure == "error"
     text = f"{mean:.2f}" if percent else f"{mean:.4g}"
-    if len(series.each) > 1:
+    if series.count[-1] > 1:
         text += f" ± {deviation:.2f}" if percent else f" ± {deviation:.2g}"
     return text + (" %" if percent else "")
+
+
+def _seeds(series: Series | None, runs: int) -> str:
+    """Over how many seeds the final numbers are."""
+    known = runs if series is None else series.count[-1]
+    return str(runs) if known == runs else f"{known} of {runs} seeds"
 
 
 def _plain(value: Any) -> str:

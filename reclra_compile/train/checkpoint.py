@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from reclra_compile.errors import Fault, Location, PlanError, TrainingError
 from reclra_compile.files import is_temporary, write_atomically
@@ -22,7 +21,8 @@ from reclra_compile.runtime.peers import Alone, Peers
 from reclra_compile.train import position, sharded
 from reclra_compile.train.agree import agree
 from reclra_compile.train.loop import Epoch, Run
-from reclra_compile.train.named import ORDER, Source, parameter_names, restore
+from reclra_compile.train.named import Source, parameter_names, restore
+from reclra_compile.train.one_file import File
 from reclra_compile.train.sharded import Sharded
 
 #: 1 had no data position and no names of the optimizer's parameters
@@ -106,12 +106,33 @@ def resume(path: str | os.PathLike[str], run: Run, facts: Facts) -> list[Epoch]:
     return history
 
 
-def _resume(path: Path, run: Run, facts: Facts) -> list[Epoch]:
+def load_weights(path: Path, run: Run) -> None:
+    """Put a checkpoint's weights, synapses and random state into a run of one process, whatever its settings.
+
+    Raises TrainingError (T020) for one that is missing, damaged, or does not fit the run.
+    """
     where = Location(str(path))
+    source = _source(path, run, where)
     try:
-        source: Source = Sharded(path) if path.is_dir() else File(path, run)
+        restore(run, source)
+    except Exception as error:
+        raise _unreadable(where, error) from error
+
+
+def _source(path: Path, run: Run, where: Location) -> Source:
+    try:
+        return Sharded(path) if path.is_dir() else File(path, run)
+    except FileNotFoundError as error:
+        raise TrainingError(
+            Fault("T020", "there is no checkpoint", where, "wait for the first one, or put a copy of it back")
+        ) from error
     except Exception as error:  # a damaged file fails in many ways, none of them in its documentation
         raise _unreadable(where, error) from error
+
+
+def _resume(path: Path, run: Run, facts: Facts) -> list[Epoch]:
+    where = Location(str(path))
+    source = _source(path, run, where)
     if source.head.get("format") not in range(1, FORMAT + 1):
         raise TrainingError(
             Fault("T020", "this is not a checkpoint of a run", where, "name the --run-dir that an earlier run made")
@@ -125,52 +146,6 @@ def _resume(path: Path, run: Run, facts: Facts) -> list[Epoch]:
         raise
     except Exception as error:
         raise _unreadable(where, error) from error
-
-
-class File:
-    """A checkpoint of one process, as a `named.Source`."""
-
-    def __init__(self, path: Path, run: Run) -> None:
-        ranks = run.program.peers.count > 1  # of which each needs a part of it alone
-        state = torch.load(path, weights_only=True, map_location="cpu", mmap=ranks)
-        self.head: dict[str, Any] = state if isinstance(state, dict) else {}
-        self._tensors: dict[str, Tensor] | None = None
-        self._run = run
-
-    @property
-    def names(self) -> list[str]:
-        """All tensors' names."""
-        return list(self._all())
-
-    def take(self, name: str) -> Tensor:
-        """A tensor by its name; raises ValueError where it is missing."""
-        if name not in self._all():
-            raise ValueError(f"it has no {name}")
-        tensor = self._all()[name]
-        return tensor.clone() if isinstance(tensor, Tensor) else tensor  # a module's extra state may be anything
-
-    def _all(self) -> dict[str, Tensor]:
-        if self._tensors is None:
-            self._tensors = self._named()
-        return self._tensors
-
-    def _named(self) -> dict[str, Tensor]:
-        state = self.head
-        names = state.get("names")
-        if names is None:
-            if self._run.program.peers.count > 1:
-                raise ValueError("its optimizer has no names, which ranks need; go on with one process for an epoch")
-            own = parameter_names(self._run.program)
-            of_groups = [own[id(p)] for group in self._run.optimizer.param_groups for p in group["params"]]
-            names = {"parameters": list(own.values()), "optimizer": of_groups}
-        found = {f"model/{name}": x for name, x in state["model"].items()}
-        found |= {f"synapses/{name}": x for name, x in state["program"]["synapses"].items()}
-        for k, kept in state["optimizer"]["state"].items():
-            found |= {f"optimizer/{what}/{names['optimizer'][k]}": x for what, x in kept.items() if x is not None}
-        before = state["program"].get("before") or ()
-        found |= {f"before/{name}": x for name, x in zip(names["parameters"], before, strict=bool(before))}
-        found |= {f"random/0/cuda{k}": x for k, x in enumerate(state["random"]["cuda"])}
-        return {**found, "random/0/cpu": state["random"]["cpu"], ORDER: state["generator"]}
 
 
 def _unreadable(where: Location, error: Exception) -> TrainingError:
