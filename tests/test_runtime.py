@@ -371,3 +371,15 @@ def test_sign_symmetry_keeps_no_second_copy_of_the_weights() -> None:
         program.step(x, y)
     assert kept
     assert not {p.shape for p in model.parameters() if p.ndim > 1} & set(kept)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d])
+def test_gradients_of_convolutions_in_groups_cost_what_the_convolution_does(kind: type[nn.Module], groups: int) -> None:
+    layers = [kind(8, 8, 3, padding=1, groups=groups), nn.ReLU(), kind(8, 8, 3, groups=groups)]
+    x = torch.zeros(2, 8, *[6] * (2 if "2d" in kind.__name__ else 1))
+    model = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(4))
+    model(x)
+    first, second, _ = rc.plan_for(model, x, "backprop").regions
+    assert first.weight_flops == first.forward_flops > 0
+    assert second.weight_flops == second.forward_flops == second.input_flops > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ _EMPTY = ("aten::empty", "aten::new_empty")  #: memory is taken, but neither rea
 
 class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sums `flops` (as torch counts them) and `bytes` (of tensor arguments and results) of each operation.
+
+    Gradients of convolutions in groups take what the convolution does; torch counts as many times that as groups.
 
     Views and allocations move nothing. An expanded tensor counts as what is stored of it.
     """
@@ -44,12 +47,24 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kwargs:
             self.bytes += _size(tuple(kwargs.values()))
         count = flop_registry.get(func._overloadpacket)
-        if count is not None:
+        if func is _CONVOLUTION_BACKWARD:
+            self.flops += _backward_of_convolution(*args)
+        elif count is not None:
             self.flops += int(count(*args, **kwargs, out_val=out))
         return out
 
 
 _SORTS: dict[Any, str] = {}
+_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+
+
+def _backward_of_convolution(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int, mask: Any,
+) -> int:  # fmt: skip
+    """FLOPs of the gradients that `mask` asks for (of the input, of the weight): each those of the forward pass."""
+    places = math.prod((x if transposed else grad).shape[2:])
+    return (bool(mask[0]) + bool(mask[1])) * 2 * len(x) * places * weight.numel()
 
 
 def _sort(func: OpOverload) -> str:
