@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@mkdir -p build
 	$(BIN)/reclra-compile examples/mlp_digits.py --wiring wiring/depth2.yaml
-	$(BIN)/reclra-compile train examples/mlp_digits.py --wiring wiring/depth2.yaml --compare backprop \
+	$(BIN)/reclra-compile train examples/mlp_digits.py --wiring wiring/depth2.yaml --compare backprop --threads 1 \
 	  --epochs 40 --batch-size 32 --graph $(GRAPH)
 	@echo "open $(CURDIR)/$(GRAPH) in a browser to see the error pathways"
 
