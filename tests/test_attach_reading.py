@@ -92,3 +92,34 @@ def test_a_step_that_fails_leaves_nothing_for_the_next_one(stepped: bool) -> Non
     step()
     for a, b in zip(gradients(model), expected, strict=True):
         assert torch.equal(a, b)
+
+
+def test_labels_that_mix_two_of_ten_classes_are_found_where_logits_are_sure() -> None:
+    torch.manual_seed(0)
+    z, y = torch.randn(32, 10) * 20, torch.randint(10, (32,))
+    target = 0.3 * F.one_hot(y, 10).float() + 0.7 * F.one_hot(y.flip(0), 10).float()
+    found = reading(z, lambda z: F.cross_entropy(z, target) * 1024)
+    assert found.factor == 1024 / 32 and not found.doubt
+    torch.testing.assert_close(labels(found), target, atol=1e-5, rtol=0)
+
+
+def focal(z: Tensor) -> Tensor:
+    each = F.cross_entropy(z, torch.arange(len(z)) % z.shape[1], reduction="none")
+    return ((1 - (-each).exp()).square() * each).mean()
+
+
+def test_rows_that_count_differently_have_the_factor_of_a_mean() -> None:
+    """As in the program; but where the loss is multiplied by much, that is told from what rows count."""
+    torch.manual_seed(0)
+    z = torch.randn(16, 4)
+    found = reading(z, focal)
+    assert found.factor == 1 / 16 and not found.doubt
+    found = reading(z, lambda z: focal(z) * 65536)
+    assert "factor of its own" in found.doubt and found.factor > 2**15 / 16
+
+
+def test_a_loss_of_ones_own_has_no_labels_for_read_outs() -> None:
+    x, _ = batch()
+    for wanted in (True, False):
+        found = reading(x, lambda z: F.smooth_l1_loss(z, z.detach().flip(0)), F.smooth_l1_loss, wanted)
+        assert ("labels(y)" in found.doubt) == wanted

@@ -102,7 +102,10 @@ class Attachment:
             reading = self._reader.read(outputs, gradients, scale)
         if reading.doubt and not self._warned:
             self._warned = True
-            fix = "say what the loop multiplies the loss with: attach(…, loss_scale=…), or which loss it is: loss_fn=…"
+            fix = (
+                "say what the loop multiplies the loss with: attach(…, loss_scale=…), or which loss it is: loss_fn=…, "
+                "or call model.reclra.labels(y) before loss.backward()"
+            )
             said = Notice(reading.doubt, "A010")
             warnings.warn(f"{said}\n  fix: {fix}", stacklevel=2)
         return reading

@@ -110,7 +110,8 @@ def attached_class(kind: Any) -> type[Any]:
 
 def swapped(model: Any, attachment: Any) -> Any:
     """`model` with the class that runs `attachment`."""
-    kind = attached_class(type(model))
+    own: Any = type(model)
+    kind = attached_class(own)
     model.__dict__[PREFIX] = attachment
     model.__class__ = kind
     return model

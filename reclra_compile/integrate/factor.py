@@ -33,13 +33,16 @@ class Known:
 class Fit:
     """`factors` (R,) of rows, 0 where a row is left out of the loss; `shared`: what they have in common but for the
     weights of classes, None where that is nothing; `counted` (R,): how much each row counts in a mean; `labels` (R, C),
-    which sum to 1, where they were asked for.
+    which sum to 1, where they were asked for; `by_class`: factors are not the same, but those of each class are;
+    `loose`: f is the largest of ratios, each of which is rounded.
     """
 
     factors: Tensor
     shared: float | None
     counted: Tensor
     labels: Tensor | None
+    by_class: bool = False
+    loose: bool = False
 
     @property
     def total(self) -> float:
@@ -66,7 +69,9 @@ def fit(z: Tensor, g: Tensor, known: Known, wants_labels: bool) -> Fit | None:
     first, near = shared[0], 3 * TOLERANCE.get(g.dtype, 1e-3)
     alike = first is not None and all(s is not None and abs(s - first) <= near * first for s in shared)
     labels = torch.cat([one.labels for one in found if one.labels is not None]) if wants_labels else None
-    return Fit(factors, first if alike else None, torch.cat([one.counted for one in found]), labels)
+    by_class = all(one.by_class or one.shared is not None for one in found if bool(one.factors.any()))
+    counted, loose = torch.cat([one.counted for one in found]), any(one.loose for one in found)
+    return Fit(factors, first if alike else None, counted, labels, by_class, loose)
 
 
 def _fit(z: Tensor, g: Tensor, known: Known) -> Fit | None:
@@ -97,9 +102,8 @@ def _in_units(
     if known.epsilon is None and (found is None or blind):
         smoothed = case.hard(_smoothing(p, g, told))
         found = found if smoothed is None or (blind and smoothed.shared is None) else smoothed
-    if found is None:
-        return case.mixed()
-    if found.shared is not None:
+    found = case.mixed() if found is None else found
+    if found is not None and found.shared is not None:
         # a row so sure of its class that the gradient is lost to rounding counts; one that is ignored does not
         unsure = p.scatter(1, p.argmax(1, keepdim=True), 0.0).sum(1)
         lost = ~heard & ((unsure * found.shared <= 2 * least.tiny * least.eps / unit) | ~finite[:, 0])
@@ -148,20 +152,20 @@ class _Case:
         if misfit or not bool((found.factors[told] > 0).all()):
             return None
         shared = self.shared(found.factors / found.weights)
-        if shared is None and self.p.shape[1] == 2 and not self._by_class(found):
+        by_class, several = (False, False) if shared is not None else self._by_class(found)
+        if shared is None and self.p.shape[1] == 2 and not by_class:
             return None  # two entries fit any labels
         factors = found.factors.clamp_min(0.0) if shared is None else shared * found.weights
         factors, counted = (torch.where(self.heard, x, 0.0) for x in (factors, found.counts))
-        return Fit(factors, shared, counted, found.labels)
+        return Fit(factors, shared, counted, found.labels, by_class and several)
 
-    def _by_class(self, found: _Tried) -> bool:
-        """True where rows of one class have one factor."""
+    def _by_class(self, found: _Tried) -> tuple[bool, bool]:
+        """Whether rows of one class have one factor, and whether there are two of any, to tell."""
         own, of = found.factors[self.told], found.labels.argmax(1)[self.told]
-        for c in of.unique():
-            some = own[of == c]
-            if not bool(((some - some.median()).abs() <= 3 * self.tolerance * some.median().abs()).all()):
-                return False
-        return True
+        none = own.new_full(self.p.shape[1:], torch.inf)
+        low, high = none.scatter_reduce(0, of, own, "amin"), (-none).scatter_reduce(0, of, own, "amax")
+        low, high = low[high >= low], high[high >= low]
+        return bool((high - low <= 6 * self.tolerance * high).all()), len(high) < len(own)
 
     def _nearer(self, found: _Tried, other: _Tried) -> Tensor:
         """Rows of two classes fit with either: which of them has the factor that most rows have."""
@@ -195,13 +199,20 @@ class _Case:
         p, g = self.p, self.g
         if p.shape[1] < 3 or int(self.told.sum()) < 2:
             return None
-        ratios = torch.where(p > 1e-3 * p.amax(1, keepdim=True), g / p, -torch.inf).amax(1)
-        shared = self.shared(ratios)
+        # none of a row's ratios is above f; where labels have all that is not lost to rounding, all are below
+        exact = (g > self.least) & (p > torch.finfo(p.dtype).tiny)
+        own = torch.where(exact, g / p, -torch.inf).amax(1)[self.told]
+        near = own >= (1 - 3 * self.tolerance) * own.max()
+        few = int(near.sum()) < max(2, 0.25 * len(own)) or not bool(own.max() > 0)
         balanced = float(g.sum(1).abs().sum()) <= self.tolerance * float(g.abs().sum())
-        if shared is None or shared <= 0 or not balanced:
+        if few or not balanced:
+            return None
+        shared = float(own[near].double().mean())
+        labels = p - g / shared
+        if float(labels[self.told].min()) < -self.tolerance:
             return None
         counted = self.heard.to(p.dtype)
-        return Fit(counted * shared, shared, counted, p - g / shared)
+        return Fit(counted * shared, shared, counted, labels, loose=True)
 
     def shared(self, factors: Tensor) -> float | None:
         """What these have in common; None where they differ by more than rounding."""

@@ -60,6 +60,8 @@ def _read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: b
         kind = kind if told is None else kind or "bce_logits"
     if kind not in _ELEMENTS:
         doubt = "the gradient at the output is not that of a cross entropy of it" if kind and scale is None else ""
+        if not kind and wants_labels and z.ndim > 1:  # what they learn instead is right to first order only
+            doubt = "labels of read-outs do not follow from the gradient of this loss: hand them over by labels(y)"
         return Reading(by_hand, by_hand / natural, _squares(z, g, by_hand), doubt)
     k = by_hand if loss.reduction == "sum" else by_hand * len(z) / z.numel()
     if told is not None:
@@ -95,14 +97,11 @@ def _rows(
     for axis in axes:
         found = fit(_flat(z, axis), _flat(g, axis), loss.known, wants_labels)
         if found is not None:
-            f = _factor(found, loss, len(z))
-            if scale is not None:
-                f = natural * scale
-            elif found.shared is not None:
-                exact = _rounded(f / natural, g.dtype) * natural
-                f, found = exact, replace(found, factors=found.factors * (exact / f))
+            f, doubt = (natural * scale, "") if scale is not None else _factor(found, loss, natural, g.dtype, len(z))
+            if scale is None and found.shared is not None:
+                found = replace(found, factors=found.factors * (f / _total(found, loss, len(z))))
             made = CrossEntropy(found, axis) if wants_labels else _squares(z, g, f)
-            return Reading(f, f / natural, made, told=True)
+            return Reading(f, f / natural, made, doubt, told=True)
     return _soft(z, g, loss, axes[0], natural, scale)
 
 
@@ -119,11 +118,26 @@ def _soft(z: Tensor, g: Tensor, loss: Loss, axis: int, natural: float, scale: fl
     return Reading(natural * times, times, CrossEntropy(Fit(factors, k, torch.ones_like(factors), labels), axis))
 
 
-def _factor(found: Fit, loss: Loss, samples: int) -> float:
+def _total(found: Fit, loss: Loss, samples: int) -> float:
     """f of e = g/f per sample: 1/N of a mean, 1 of a sum, times what the loop multiplied it with."""
     if loss.reduction == "sum" and found.shared is not None:
         return found.shared
     return found.total / samples
+
+
+def _factor(found: Fit, loss: Loss, natural: float, dtype: torch.dtype, samples: int) -> tuple[float, str]:
+    """f, and why it may be wrong: rows that differ show only what they count times what all were multiplied with."""
+    times = _total(found, loss, samples) / natural
+    likely = _rounded(times, dtype)
+    if found.loose and likely == times:
+        power = 2.0 ** round(math.log2(times))
+        likely = power if abs(times - power) < 2 * TOLERANCE.get(dtype, 1e-3) * power else times
+    if found.shared is not None or found.by_class or likely != times:
+        return likely * natural, ""
+    if not 16 < times < math.inf:  # a focal loss, or weights of samples: errors are per sample, as the loss has them
+        return natural, ""
+    doubt = f"each row of the gradient has a factor of its own, and together they are {times:.3g}"
+    return 2.0 ** round(math.log2(times)) * natural, doubt
 
 
 def _rounded(times: float, dtype: torch.dtype) -> float:
