@@ -74,7 +74,8 @@ def histories(done: Result) -> list[dict[str, Any]]:
     """The epochs of a run, without their times."""
     assert done.exit_code == 0, done.output
     (result,) = json.loads(done.stdout)["results"]
-    return [{k: v for k, v in e.items() if v is not None and k != "seconds"} for e in result["history"][0]]
+    flat = [{**e, **{f"D of {name}": d for name, d in e["regions"].items()}} for e in result["history"][0]]
+    return [{k: v for k, v in e.items() if v is not None and k not in ("seconds", "regions")} for e in flat]
 
 
 @pytest.mark.parametrize("what", ["STOP", pytest.param("loop", marks=pytest.mark.slow)])

@@ -15,11 +15,9 @@ from torch import nn
 
 import reclra_compile as rc
 from reclra_compile.cli.main import main
-from reclra_compile.cli.run_command import run as rank
-from reclra_compile.cli.training_records import command_of
 from reclra_compile.cli.training_view import TrainingView
 from reclra_compile.errors import UserError
-from reclra_compile.train.environment import command_line
+from reclra_compile.train import checkpoint
 from reclra_compile.train.jsonl import JsonLines, lines_of
 from reclra_compile.train.tensorboard import TensorBoard
 from reclra_compile.train.writers import Log, Record
@@ -107,6 +105,23 @@ def test_a_resumed_log_has_each_step_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert [line["loss"] for line in mine] == [line["loss"] for line in whole]
 
 
+def test_a_step_that_a_checkpoint_holds_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is stopped at once after the checkpoint of its second step is saved."""
+    flags = ("--log", "log.jsonl", "--log-every", "1", "--checkpoint-every", "1", "--run-dir", "runs")
+    real = checkpoint.keep
+
+    def keep(folder: Path, run: Any, *rest: Any) -> None:
+        real(folder, run, *rest)
+        if run.taken == 2:
+            monkeypatch.setattr(checkpoint, "keep", real)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "keep", keep)
+    assert train(*flags).exit_code == 130
+    assert train("--resume", *flags).exit_code == 0
+    assert [line["step"] for line in lines() if line["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_log_of_another_run_is_not_taken_up() -> None:
     train("--log", "log.jsonl", "--wiring", "depth1")
     train("--run-dir", "runs")
@@ -130,25 +145,6 @@ def test_run_json_says_how_a_run_came_about(monkeypatch: pytest.MonkeyPatch) -> 
     again = json.loads(file.read_text())
     assert again["begun"] == first["begun"] and again["settings"]["epochs"] == 2
     assert [r["step"] for r in again["resumed"]] == [3] and "--resume" not in again["resumed"][0]["command"]
-
-
-def test_commands_can_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["small.py", "-c", "backprop", "-c", "my.yaml", "--lr", "1e-3", "--top5", "--resume", "--json"]
-    context = main.commands["train"].make_context("train", [*words, "--epochs=2"])
-    assert " ".join(command_of(context)) == (
-        "reclra-compile train small.py --compare backprop --compare my.yaml --epochs 2 --lr 0.001 --top5"
-    )
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    context = rank.make_context("run", ["four.plan", "small.py", "--log", "e.jsonl", "--label", "hidden"])
-    assert " ".join(command_of(context)) == (
-        "torchrun --nproc-per-node 4 -m -- reclra_compile.run four.plan small.py --log e.jsonl"
-    )
-
-
-def test_home_is_not_named() -> None:
-    home = str(Path.home())
-    words = command_line(["train", f"{home}/m.py:net", f"--data-dir={home}", f"{home}less/m.py"])
-    assert words == ["reclra-compile", "train", "$HOME/m.py:net", "--data-dir=$HOME", f"{home}less/m.py"]
 
 
 # TensorBoard

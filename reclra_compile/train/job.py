@@ -256,12 +256,15 @@ class Job:
         return history
 
     def _stepped(self, member: Member, run: Run, history: list[Epoch], watcher: Watcher) -> None:
-        """After a step: a checkpoint where one is due, but for the end of an epoch, which has its own."""
+        """After a step: a checkpoint where one is due, but for the end of an epoch, which has its own.
+
+        The step is told first: a log takes back what is after the checkpoint, and could not add what is before it.
+        """
+        watcher.step(member, run)
         due = self.checkpoint_every and run.done < run.steps and run.taken % self.checkpoint_every == 0
         if member.folder is not None and due:
             run.settle()
             checkpoint.keep(member.folder, run, history, self._facts(member))
-        watcher.step(member, run)
 
     def _keep(self, member: Member, run: Run, history: list[Epoch]) -> None:
         if member.folder is None:
