@@ -74,7 +74,8 @@ def _named(found: list[tuple[Path, Tensor]], output: str | int, model: nn.Module
 
 def _how(path: Path) -> str:
     name = _name(path)
-    return f"choose one: compile(…, output={name if name.isdigit() else repr(name)}), or --output {name}; rc.attach learns from all"
+    given = name if name.isdigit() else repr(name)
+    return f"choose one: compile(…, output={given}), or --output {name}; rc.attach learns from all"
 
 
 def _listed(found: list[tuple[Path, Tensor]]) -> str:
