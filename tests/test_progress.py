@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from reclra_compile.cli.main import main
 from reclra_compile.cli.training_progress import Pace, RunProgress, clock_text, status_line
 
 
@@ -32,6 +37,28 @@ def test_what_has_no_room_is_left_out() -> None:
     assert status_line(parts, 80) == "epoch 1/2  loss 0.5  D(Θ) 1e-3  valid 2 %"
     assert status_line(parts, 35) == "epoch 1/2  loss 0.5  valid 2 %"
     assert status_line(parts, 3) == "epoch 1/2"
+
+
+CONVOLUTIONS = """
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10))
+example_inputs = torch.zeros(4, 64)
+"""
+
+
+def test_what_plans_warn_of_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(CONVOLUTIONS)
+    words = ["train", "net.py", "-w", "feedback_alignment", "-c", "backprop", "--epochs", "1", "--batch-size", "800"]
+    done = CliRunner().invoke(main, [*words, "--threads", "1", "--seeds", "2"], catch_exceptions=False)
+    assert done.exit_code == 0 and done.stderr.count("warning[W111]: feedback_alignment: ") == 1, done.output
+    assert "W111" not in done.stdout and "1 epoch of batch 800" in done.stdout
+    done = CliRunner().invoke(main, [*words, "--threads", "1", "--json"], catch_exceptions=False)
+    ours, theirs = json.loads(done.stdout)["results"]
+    assert ours["warning_codes"] == ["W111"] and "hardly train" in ours["warnings"][0]
+    assert theirs["warnings"] == [] and "W111" not in done.stderr
 
 
 def test_the_display_of_a_run() -> None:

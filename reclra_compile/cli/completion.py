@@ -146,6 +146,8 @@ BY_NAME: dict[str | tuple[str, str], Callable[[str], Items]] = {
     "compare": wirings,
     "beside": wirings,
     ("simulate", "compare"): rivals,
+    ("report", "run"): files,  # no suffix: folders alone
+    "data_dir": files,
     "data": data_sets,
     "codes": codes,
     "table": tables,

@@ -203,7 +203,9 @@ def _trained(options: dict[str, Any], mesh: Mesh, heartbeat: Heartbeat, place: P
         return None
     records = Records(setup, options, lambda plan: mesh.count)
     trace = TraceFile(options["trace"])
-    with TrainingView(setup, options["as_json"], records) as view:
+    view = TrainingView(setup, options["as_json"], records)
+    view.warn()
+    with view:
         place.view = RankView(heartbeat, view, options["log_every"])
         for member in setup.members:
             results.append(job.run(member, traced(place.view, member, setup.members, options)))

@@ -94,6 +94,7 @@ def _train(options: dict[str, Any]) -> str | None:
         setup, options, lambda plan: processes(plan, options) or 1, lambda ranks: options["threads"] or threads(ranks)
     )
     view = TrainingView(setup, options["as_json"], records)
+    view.warn()
     results: list[Result] = []
     trace = TraceFile(options["trace"])
     try:

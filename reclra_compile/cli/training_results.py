@@ -90,6 +90,8 @@ def results_json(setup: Setup, results: list[Result]) -> str:
                 "test_top5_error": _top5(runs),
                 "flops_ratio": runs[0].plan.cost.ratio,
                 "settings": asdict(runs[0].settings),
+                "warnings": [w.message for w in runs[0].plan.warnings],
+                "warning_codes": [w.code for w in runs[0].plan.warnings],
                 "history": [[_plain(e) for e in r.history] for r in runs],
             }
         )

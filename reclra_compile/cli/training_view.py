@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sized
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
 
 from rich.markup import escape
 
-from reclra_compile.cli.report import console, human, note
+from reclra_compile.cli.report import console, count, hint, human, note, print_warning
 from reclra_compile.cli.train_setup import Setup
 from reclra_compile.cli.training_progress import OFTEN, Pace, RunProgress, clock_text
 from reclra_compile.cli.training_records import Records
@@ -17,6 +18,7 @@ from reclra_compile.cli.training_results import by_label, comparison, mean_text,
 from reclra_compile.data.imagefolder import ImageFolder
 from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet
+from reclra_compile.errors import Notice
 from reclra_compile.ir import Training
 from reclra_compile.train.job import Member, Result
 from reclra_compile.train.loop import Epoch, Run
@@ -152,6 +154,19 @@ class TrainingView:
         """The processes of a run were started again."""
         self.out.print(escape(text), style="yellow", soft_wrap=True)
 
+    def warn(self) -> None:
+        """What plans warn of, each once, on standard error before anything is trained; with --json results have it."""
+        if self.quiet:
+            return
+        out, labels = console(stderr=True), dict[Notice, list[str]]()
+        for label, plan in self.setup.plans.items():
+            for warning in plan.warnings:
+                labels.setdefault(warning, []).append(label)
+        for warning, of in labels.items():
+            named = f"{', '.join(of)}: " if len(self.setup.plans) > 1 else ""
+            print_warning(replace(warning, message=f"{named}{warning.message}"), out)
+        hint(out, [w.code for w in labels])
+
     def summary(self, results: list[Result]) -> None:
         """The table of results, the first wiring beside the others."""
         if self.quiet or not results:
@@ -175,7 +190,7 @@ class TrainingView:
         treated = [kind for kind in (data.preprocess, self.setup.job.augment) if kind != "none"]
         done = f" ({', '.join(treated)})" if treated else ""
         return (f"{data.name}{done}: {data.count('train'):,} training and {data.count('test'):,} test {_things(data)}, "
-                f"{settings.epochs} epochs of batch {settings.batch_size}, {shown}")  # fmt: skip
+                f"{count(settings.epochs, 'epoch')} of batch {settings.batch_size}, {shown}")  # fmt: skip
 
     def files(self, files: dict[str, str | None]) -> None:
         """Where things were written."""
