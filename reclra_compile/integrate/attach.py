@@ -13,6 +13,7 @@ from reclra_compile.integrate.attachment import Attachment, LossScale
 from reclra_compile.integrate.classes import PREFIX, is_attached, restored, swapped
 from reclra_compile.integrate.linking import Settings
 from reclra_compile.integrate.reader import LossFunctions
+from reclra_compile.integrate.unchanged import refuse_sharded
 from reclra_compile.ir import Plan
 from reclra_compile.planning import Unreached, WiringSource
 
@@ -40,7 +41,7 @@ def attach(
     `loss_fn` and `reduction` say what the loop's loss is; other arguments are those of `compile`. `loss_scale`: what
     the loop multiplies the loss with, a number or a function without arguments such as `scaler.get_scale`; cross
     entropy needs none. With `save_synapses`, `model.state_dict()` has the synapses too. `model.reclra` is the
-    Attachment. Raises UserError (A001–A004), and what `compile` does.
+    Attachment. Raises UserError (A001–A004, A009), and what `compile` does.
     """
     _check(model)
     settings = Settings(loss_fn, reduction, seed, output)
@@ -60,7 +61,7 @@ def detach(model: M) -> M:
 
 
 def _check(model: Any) -> None:
-    """Raise UserError (A001) for a model that cannot be attached as it is."""
+    """Raise UserError (A001, A009) for a model that cannot be attached as it is."""
     kind = type(model).__name__
     if is_attached(model):
         raise UserError(Fault("A001", f"this {kind} is attached already", fix="call rc.detach(model) before"))
@@ -70,6 +71,7 @@ def _check(model: Any) -> None:
         raise UserError(Fault("A001", f"a part of this {kind}, '{part}', is attached already", fix=fix))
     if kind in ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "OptimizedModule"):
         raise UserError(Fault("A001", f"{kind} wraps a model already", fix="attach the model, then wrap it"))
+    refuse_sharded(model)
     if "forward" in vars(model):
         fix = "attach the model before a library (such as Accelerate's prepare) wraps it"
         raise UserError(Fault("A001", f"the forward() of this {kind} has been replaced on the object itself", fix=fix))

@@ -34,6 +34,11 @@ class Pass:
 
     def run(self, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         """The model's outputs on `inputs`, through which the schedule's gradients reach its parameters."""
+        with self._borrowed.lock:
+            self._borrowed.check()
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         self.learned = [real for real, _ in self._borrowed.pairs() if real.requires_grad]
         self._inputs = inputs
         self._wanted = [k for k, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
@@ -58,11 +63,15 @@ class Pass:
         """The weights that the backward pass reads as they are now: autograd watches over them."""
         return [p for p, alias in self._borrowed.pairs() if p.requires_grad and id(alias) in self._deep]
 
-    def finish(self, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+    def finish(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The other half, from the gradients at the outputs: those of inputs that want one, then of parameters.
 
-        Raises TrainingError (A006) the second time.
+        Outputs that the loss does not read have None. Raises TrainingError (A006) the second time.
         """
+        with self._borrowed.lock:
+            return self._finish(gradients)
+
+    def _finish(self, given: Sequence[Tensor | None]) -> list[Tensor | None]:
         slots, output = self._slots, self._output
         if output is None:
             raise TrainingError(
@@ -70,7 +79,9 @@ class Pass:
                       fix="call the model again, or add the losses and call backward() on their sum")
             )  # fmt: skip
         self._slots, self._output = [], None
-        reading = self._read(self._results.parts(output), gradients)
+        parts = self._results.parts(output)
+        gradients = [torch.zeros_like(z) if g is None else g for z, g in zip(parts, given, strict=True)]
+        reading = self._read(parts, gradients)
         gradient = self._results.gradient(gradients)
         try:
             with self._borrowed.lent():
@@ -79,6 +90,8 @@ class Pass:
             self._borrowed.take()  # what a failed step has left must not be a part of the next one's
             raise
         found = self._borrowed.take()
+        if any(g is None for g in given):  # what only outputs without a loss read has no gradient, as in plain torch
+            found = {k: g for k, g in found.items() if bool(g.any())}
         return [*at_inputs, *(found.get(id(p)) for p in self.learned)]
 
 
@@ -86,12 +99,13 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pending: Pass, *into: Tensor) -> tuple[Tensor, ...]:
         ctx.pending = pending
+        ctx.set_materialize_grads(False)
         outputs = pending.begin()
         ctx.save_for_backward(*pending.needed())
         return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises where a weight has changed since, or the graph is freed
         return None, *ctx.pending.finish(gradients)

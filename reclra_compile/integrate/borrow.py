@@ -8,18 +8,26 @@ backward pass fires each once.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
+
+from reclra_compile.integrate.unchanged import Unchanged
 
 Place = tuple[dict[str, nn.Parameter | None], str, nn.Parameter]
 Buffers = dict[str, Tensor | None]
 
 
 class Borrowed:
-    """Aliases of the parameters of a model, and, once there are any, of its synapses."""
+    """Aliases of the parameters of a model, and, once there are any, of its synapses.
+
+    `lock`: held by whoever has them lent, or looks at what is lent.
+    """
 
     def __init__(self, model: nn.Module) -> None:
+        self.lock = threading.RLock()
+        self._unchanged = Unchanged(model)
         self._places: list[Place] = []
         self._buffers: list[tuple[Buffers, str, Buffers, str]] = []
         self._twins: list[tuple[nn.Module, nn.Module]] = []
@@ -54,7 +62,19 @@ class Borrowed:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
-        """Inside, the modules hold the aliases, with the values that the parameters have now."""
+        """Inside, the modules hold the aliases, with the values that the parameters have now.
+
+        Raises TrainingError (A009, A011) for a model that has changed.
+        """
+        with self.lock:
+            self.check()
+            yield from self._lent()
+
+    def check(self) -> None:
+        """Raise TrainingError (A009, A011) for a model that is not what its plan was made for."""
+        self._unchanged.check()
+
+    def _lent(self) -> Iterator[None]:
         kept = [owner[key] for owner, key, _ in self._places]
         for (_, _, alias), real in zip(self._places, kept, strict=True):
             if real is not None:
@@ -74,7 +94,7 @@ class Borrowed:
 
     def pairs(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """Each parameter with its alias, once."""
-        found = {id(alias): (owner[key], alias) for owner, key, alias in self._places}
+        found = {id(alias): (owner.get(key), alias) for owner, key, alias in self._places}
         return [(real, alias) for real, alias in found.values() if real is not None]
 
     def own(self) -> dict[int, nn.Parameter]:

@@ -26,17 +26,18 @@ class AttachedProgram(Program):
 
     def step(self, *batch: Any) -> Tensor:
         """As `Program.step`."""
-        try:
-            with self.borrowed.lent():
-                loss = super().step(*batch)
-        except BaseException:
-            self.borrowed.take()  # what a failed step has left must not be a part of the next one's
-            raise
-        found = self.borrowed.take()
-        for real, _ in self.borrowed.pairs():
-            gradient = found.get(id(real))
-            if gradient is not None:
-                real.grad = gradient if real.grad is None else real.grad + gradient
+        with self.borrowed.lock:
+            try:
+                with self.borrowed.lent():
+                    loss = super().step(*batch)
+            except BaseException:
+                self.borrowed.take()  # what a failed step has left must not be a part of the next one's
+                raise
+            found = self.borrowed.take()
+            for real, _ in self.borrowed.pairs():
+                gradient = found.get(id(real))
+                if gradient is not None:
+                    real.grad = gradient if real.grad is None else real.grad + gradient
         return loss
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
