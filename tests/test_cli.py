@@ -113,7 +113,8 @@ def test_module_is_the_command() -> None:
     assert (done.returncode, done.stdout) == (0, f"reclra-compile, version {__version__}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["wirings"], ["check", "depth2"], ["schema"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["wirings"], ["check", "depth2"], ["schema"],
+                                       ["explain", "W003"]])  # fmt: skip
 def test_light_commands_import_no_torch(arguments: list[str]) -> None:
     heavy = ("torch", "networkx", "sklearn", "numpy")
     heavy += ("pydantic", "yaml", "rich.console") if "--help" in arguments else ()

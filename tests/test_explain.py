@@ -104,6 +104,11 @@ def test_a_letter_explains_its_group() -> None:
     assert [e["code"] for e in found] == sorted(c for c in ENTRIES if c[0] == "G")
 
 
+def test_how_codes_begin_is_enough() -> None:
+    found = json.loads(run("explain", "w11", "--json").stdout)
+    assert [e["code"] for e in found] == sorted(c for c in ENTRIES if c.startswith("W11")) and len(found) > 1
+
+
 def test_without_a_code_all_are_listed() -> None:
     listed = re.findall(r"^  ([A-Z]\d{3})  (.*)$", run("explain").stdout, re.MULTILINE)
     assert dict(listed) == {c: e.title for c, e in ENTRIES.items()}

@@ -199,6 +199,13 @@ def test_several_outputs_unbuilt_weights_and_names_of_their_own() -> None:
     assert yaml.safe_load(Path("two heads.yaml").read_text())["name"] == "two_heads"
 
 
+def test_a_model_of_one_layer() -> None:
+    Path("one.py").write_text("import torch\nmodel = torch.nn.Linear(4, 3)\nexample_inputs = torch.zeros(2, 4)\n")
+    assert "the output is the model's only layer, and learns from the loss itself" in json.loads(
+        run("init", "one.py", "--out", "my.yaml", "--json").stdout
+    )["why"]
+
+
 def test_where_the_best_does_not_fit_the_next_is_taken_and_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("bad.yaml").write_text("version: 1\npathways:\n  - {from: output, to: nowhere}\n")
     tried = (Start("bad.yaml", "first"), Start("depth1", "second"))

@@ -219,7 +219,8 @@ def test_folders_without_runs(tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         done = invoke("report", str(tmp_path / name))
         assert (done.exit_code, "error[Y002]" in done.stderr) == (2, True)
-    assert "error[V002]" in invoke("report", str(tmp_path), "--out", "page.pdf").stderr
+    said = invoke("report", str(tmp_path), "--out", "page.svg").stderr
+    assert "error[V002] page.svg: a report is a web page (.html); '.svg' is another format" in said
 
 
 def test_names_cannot_become_code(old: Path) -> None:

@@ -79,7 +79,9 @@ def models(incomplete: str) -> Items:
 def _defined(statement: ast.stmt) -> Iterable[str]:
     """Names that a statement at the top of a file gives to models, or to what makes them."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        yield statement.name
+        returns = getattr(statement, "returns", None)
+        if not (isinstance(returns, ast.Constant) and returns.value is None):  # it gives nothing, so no model
+            yield statement.name
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     if isinstance(statement, ast.AnnAssign) and statement.value is not None:
         targets = [statement.target]

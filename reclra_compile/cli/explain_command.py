@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def explain(codes: tuple[str, ...], as_json: bool) -> str | None:
     """Say what the CODE of an error or a warning means: the cause, an example, the fix, and where the docs say more.
 
-    Without a CODE all are listed; a letter alone lists those of a group with all they say.
+    Without a CODE all are listed; a letter alone lists those of a group with all they say, and W1 those
+    that begin so.
 
     \b
     reclra-compile explain W003

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from reclra_compile.cli.device_report import device_table, on_devices, step_line
 from reclra_compile.cli.tables import NAME, NUMBER, TEXT, Cell, Row, table
 from reclra_compile.errors import Location, Notice, ReclraError
 from reclra_compile.ir import Pathway, Plan, Target
@@ -105,6 +104,8 @@ def print_plan(plan: Plan) -> None:
 
 
 def _print_plan(out: Console, plan: Plan) -> None:
+    from reclra_compile.cli.device_report import device_table, on_devices, step_line
+
     out.print(Text.assemble((plan.model, "bold"), " × ", (plan.name, "bold"), (f"   {plan.fingerprint}", "dim")))
     room = room_of(out)
     regions, pathways = _regions(plan, room), _pathways(plan, room)

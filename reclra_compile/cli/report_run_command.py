@@ -46,16 +46,20 @@ def report_run(**options: Any) -> str | None:
     Exit status: 0; 2 for a mistake in the input.
     """
     from reclra_compile.cli.report import note
+    from reclra_compile.errors import Fault, Location, UserError
     from reclra_compile.files import write_text
     from reclra_compile.report.document import as_json
     from reclra_compile.report.page import to_html
     from reclra_compile.report.runs import read_runs
     from reclra_compile.report.summary import summary
-    from reclra_compile.view.draw import check_suffix
 
     root = Path(options["run"])
     out = Path(options["out"] or root / PAGE)
-    check_suffix(out, (".html",))
+    if out.suffix.lower() != ".html":
+        named = f"'{out.name}' does not end so" if not out.suffix else f"'{out.suffix}' is another format"
+        raise UserError(
+            Fault("V002", f"a report is a web page (.html); {named}", Location(str(out)), "end the name in .html")
+        )
     made = summary(read_runs(root))
     if not options["no_align"]:
         made = _aligned(made, options)

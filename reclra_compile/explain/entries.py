@@ -90,7 +90,7 @@ def _one_line(text: str) -> str:
 
 
 def explained(words: Iterable[str]) -> list[Entry]:
-    """The entries that `words` ask for: codes in upper or lower case, or the letter of a group.
+    """The entries that `words` ask for: codes in upper or lower case, how some begin, or the letter of a group.
 
     Raises UserError (I002) with the nearest code for each that does not exist.
     """
@@ -104,6 +104,8 @@ def explained(words: Iterable[str]) -> list[Entry]:
             found.append(known[code])
         elif code in letters:
             found += letters[code].entries
+        elif re.fullmatch(r"[A-Z]\d{1,2}", code) and (begun := [e for c, e in known.items() if c.startswith(code)]):
+            found += begun
         else:
             near = [*(c for c in known if c[0] == code[:1]), *letters] if code[:1] in letters else [*letters]
             fix = f"{nearest(code, near)}; `reclra-compile explain` lists all codes"

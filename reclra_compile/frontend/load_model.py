@@ -206,6 +206,8 @@ def _models(module: ModuleType) -> list[str]:
 def _is_builder(value: Any) -> bool:
     if inspect.isclass(value) and not issubclass(value, nn.Module):
         return False
+    if not inspect.isclass(value) and getattr(value, "__annotations__", {}).get("return", "") in (None, "None"):
+        return False  # a program's main(), say
     return callable(value) and not _needed(value)
 
 

@@ -71,10 +71,11 @@ def heat_svg(heat: Heat, scale: tuple[float, float], name: str) -> str:
 def key_svg(scale: tuple[float, float]) -> str:
     """The scale, with its ends."""
     low, high = scale
+    ends = _text(64, 12, f"{low:.1e}", "end"), _text(76 + STEPS * 12, 12, f"{high:.1e}, log scale", "start")
     cells = "".join(f'<rect class="h{k}" x="{70 + k * 12}" y="2" width="12.3" height="12"/>' for k in range(STEPS))
     return (
-        f'<svg class="key" viewBox="0 0 340 18" role="img" aria-label="from {low:.2g} to {high:.2g}">'
-        f'{_text(64, 12, f"{low:.1e}", "end")}{cells}{_text(76 + STEPS * 12, 12, f"{high:.1e}", "start")}</svg>'
+        f'<svg class="key" viewBox="0 0 400 18" role="img" aria-label="from {low:.2g} to {high:.2g}, log scale">'
+        f"{ends[0]}{cells}{ends[1]}</svg>"
     )
 
 

@@ -43,6 +43,10 @@ def starts(layers: Sequence[Region], output: str) -> tuple[Start, ...]:
             "the model's layers give feature maps or sequences. Layers that learn from read-outs of their own were the "
             "best of the wirings by layers there; what hears the output's error alone outgrows its norm"
         )))  # fmt: skip
+    elif not below:
+        chosen.append(Start("depth1", (
+            "the output is the model's only layer, and learns from the loss itself: no wiring makes a difference yet"
+        )))  # fmt: skip
     elif below <= FEW:
         chosen.append(Start("depth1", (
             f"the model has {below} layer{'s' * (below != 1)} below the output, and each can hear the output: one wave"
