@@ -34,7 +34,7 @@ class Fit:
     """`factors` (R,) of rows, 0 where a row is left out of the loss; `shared`: what they have in common but for the
     weights of classes, None where that is nothing; `counted` (R,): how much each row counts in a mean; `labels` (R, C),
     which sum to 1, where they were asked for; `by_class`: factors are not the same, but those of each class are;
-    `loose`: f is the largest of ratios, each of which is rounded.
+    `loose`: f is the largest of ratios, each of which is rounded; `targets` (R,): labels that are one class each.
     """
 
     factors: Tensor
@@ -43,6 +43,7 @@ class Fit:
     labels: Tensor | None
     by_class: bool = False
     loose: bool = False
+    targets: Tensor | None = None
 
     @property
     def total(self) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from reclra_compile.integrate.factor import TOLERANCE, Fit, fit
 from reclra_compile.integrate.losses import Loss
+from reclra_compile.integrate.plain import plain
 from reclra_compile.runtime.loss import LossFunction, loss_and_gradient
 
 OutputLoss = Callable[[Tensor], Tensor]
@@ -37,7 +38,7 @@ class Reading:
 
 def read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: bool) -> Reading:
     """What gradient `g` at output `z` (N, …) says; `scale` is what the loop multiplied the loss with, if it is said."""
-    if bool((g.abs() < torch.finfo(g.dtype).tiny).all()):  # nothing, or lost to rounding
+    if float(torch.linalg.vector_norm(g, math.inf)) < torch.finfo(g.dtype).tiny:  # nothing, or lost to rounding
         times = 1.0 if scale is None else scale
         return Reading(times if loss.reduction == "sum" else times / max(1, len(z)), times, lambda r: (r * 0.0).sum())
     found = _read(z, g, loss, scale, wants_labels)
@@ -95,7 +96,8 @@ def _rows(
         return None
     axes = _axes(z, g)
     for axis in axes:
-        found = fit(_flat(z, axis), _flat(g, axis), loss.known, wants_labels)
+        logits, rows = _flat(z, axis), _flat(g, axis)
+        found = plain(logits, rows, loss.known, wants_labels) or fit(logits, rows, loss.known, wants_labels)
         if found is not None:
             f, doubt = (natural * scale, "") if scale is not None else _factor(found, loss, natural, g.dtype, len(z))
             if scale is None and found.shared is not None:
@@ -170,17 +172,20 @@ class CrossEntropy:
     """−Σ f_i y_i · log softmax(r_i), with its gradient in closed form: read-outs of all regions take it."""
 
     def __init__(self, found: Fit, axis: int) -> None:
-        assert found.labels is not None
         self._factors, self._axis = found.factors[:, None], axis
-        self._wanted = found.labels * self._factors
+        self._targets = None if found.targets is None else found.targets[:, None]
+        self._wanted = self._factors if found.labels is None else found.labels * self._factors
 
     def __call__(self, r: Tensor) -> Tensor:
         rows = torch.log_softmax(_flat(r, self._axis), 1)
+        rows = rows if self._targets is None else rows.gather(1, self._targets)
         return -(self._wanted.to(rows.dtype) * rows).sum()
 
     def gradient(self, r: Tensor) -> Tensor:
         """∂/∂r, of r's shape."""
-        rows = torch.softmax(_flat(r, self._axis), 1).mul_(self._factors.to(r.dtype)).sub_(self._wanted.to(r.dtype))
+        rows = torch.softmax(_flat(r, self._axis), 1).mul_(self._factors.to(r.dtype))
+        wanted = self._wanted.to(r.dtype)
+        rows = rows.sub_(wanted) if self._targets is None else rows.scatter_add_(1, self._targets, -wanted)
         return rows.view(r.movedim(self._axis, -1).shape).movedim(-1, self._axis)
 
 
@@ -189,8 +194,7 @@ class CrossEntropy:
 
 def _squares(z: Tensor, g: Tensor, f: float) -> OutputLoss:
     """½ f ‖r − (z − e)‖²: whatever the loss, its gradient at z is g, and z − e is the activity that it asks for."""
-    target = _high(z) - _high(g) / f
-    return lambda r: 0.5 * f * (r - target.to(r.dtype)).square().sum()
+    return lambda r: 0.5 * f * (r - (_high(z) - _high(g) / f).to(r.dtype)).square().sum()
 
 
 def _mse(z: Tensor, g: Tensor, loss: Loss, k: float) -> OutputLoss:
