@@ -142,3 +142,17 @@ def test_a_loss_of_ones_own_has_no_labels_for_read_outs() -> None:
     for wanted in (True, False):
         found = reading(x, lambda z: F.smooth_l1_loss(z, z.detach().flip(0)), F.smooth_l1_loss, wanted)
         assert ("labels(y)" in found.doubt) == wanted
+
+
+def test_a_loss_of_log_probabilities_is_known_without_being_said() -> None:
+    """The model ends in a log-softmax and the loop uses F.nll_loss, with or without `loss_fn=`."""
+    x, y = torch.randn(8, 5), torch.tensor([0, 1, 2, 0, 1, 2, -100, 1])
+    found = {}
+    for said in (F.cross_entropy, F.nll_loss):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3), nn.LogSoftmax(1))
+        model = rc.attach(model, x, "depth1_local", loss_fn=said)
+        (4 * F.nll_loss(model(x), y)).backward()
+        found[said] = [p.grad for p in model.parameters()]
+    for a, b in zip(*found.values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)

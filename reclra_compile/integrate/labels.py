@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reclra_compile.integrate.factor import TOLERANCE, Fit, fit
 from reclra_compile.integrate.losses import Loss
-from reclra_compile.integrate.plain import plain
+from reclra_compile.integrate.plain import likelihood, plain
 from reclra_compile.runtime.loss import LossFunction, loss_and_gradient
 
 OutputLoss = Callable[[Tensor], Tensor]
@@ -38,9 +38,11 @@ class Reading:
 
 def read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: bool) -> Reading:
     """What gradient `g` at output `z` (N, …) says; `scale` is what the loop multiplied the loss with, if it is said."""
-    if float(torch.linalg.vector_norm(g, math.inf)) < torch.finfo(g.dtype).tiny:  # nothing, or lost to rounding
+    if not g.numel() or bool(torch.maximum(g.max(), -g.min()) < torch.finfo(g.dtype).tiny):  # nothing, or lost to rounding
         times = 1.0 if scale is None else scale
         return Reading(times if loss.reduction == "sum" else times / max(1, len(z)), times, lambda r: (r * 0.0).sum())
+    if loss.kind == "cross_entropy" and likelihood(z, g):  # of a model that ends in a log-softmax
+        loss = replace(loss, kind="nll")
     found = _read(z, g, loss, scale, wants_labels)
     overflown = bool(found.doubt) and not bool(g.isfinite().all())  # a gradient scaler will skip this step
     return replace(found, doubt="") if overflown else found

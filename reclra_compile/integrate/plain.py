@@ -21,7 +21,7 @@ def plain(z: Tensor, g: Tensor, known: Known, wants_labels: bool) -> Fit | None:
     """As `factor.fit`, with labels as indices; None where that has to look."""
     if known.epsilon or known.weight is not None or z.shape[1] < 2:
         return None
-    size, kind = torch.linalg.vector_norm(g, math.inf, 1), torch.float64 if z.dtype == torch.float64 else torch.float32
+    size, kind = torch.maximum(g.amax(1), -g.amin(1)), torch.float64 if z.dtype == torch.float64 else torch.float32
     if not 1e-12 < float(size.max()) < math.inf:
         return None
     heard = size > 0
@@ -63,3 +63,11 @@ def _shared(p: Tensor, g: Tensor, targets: Tensor, tolerance: float) -> float | 
     at_own = (off.gather(1, own)[:, 0] + f * q.sum(1)).abs().sub_(noise).clamp_min_(0.0)
     misfit = off.scatter_(1, own, 0.0).square_().sum(1) + at_own.square_()
     return None if bool((misfit > tolerance**2 * g.square().sum(1)).any()) else f
+
+
+def likelihood(z: Tensor, g: Tensor) -> bool:
+    """True where `z` (N, C, …) are log-probabilities and `g` is that of F.nll_loss: one entry of a row, and below 0."""
+    if z.ndim < 2 or z.shape[1] < 2 or bool((g > 0).any()) or int((g != 0).sum(1).max()) > 1:
+        return False
+    whole = torch.logsumexp(z.float(), 1).abs().max()
+    return bool(whole <= 1e-3 if z.dtype in (torch.float32, torch.float64) else whole <= 5e-2)
