@@ -76,7 +76,8 @@ def test_runs_without_a_checkpoint_have_no_angles(runs: Path, tmp_path: Path) ->
     missing, damaged, wrong = sorted(n for n in found["notes"] if n.startswith("Angles"))[:3]
     assert "backprop, seed 0 are left out" in missing and "there is no checkpoint (T020)" in missing
     assert "backprop, seed 1 are left out" in damaged and "(Y004)" in damaged
-    assert "depth2, seed 1 are left out" in wrong and "damaged" in wrong and "(T020)" in wrong
+    assert "depth2, seed 1 are left out" in wrong and "it is not whole, or no checkpoint (T020)" in wrong
+    assert str(tmp_path) not in done.stdout  # a page names no folders
 
 
 def test_runs_that_differ_in_more_than_seeds_are_not_averaged(runs: Path, tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def _why(missing: list[Missing], some: bool, named: bool) -> list[str]:
         fault = each.fault
         unnamed = fault.code[0] == "M" and not named
         fix = "name the model with --model, as seen from this folder" if unnamed else fault.fix
-        place = f" {fault.where}:" if fault.where and fault.code == "T020" else ""
-        said = f"{place} {fault.message} ({fault.code}). {fix[:1].upper()}{fix[1:]}".rstrip(". ") + "."
+        fix = "" if fault.code == "T020" else fix  # which is for resuming
+        said = f" {fault.message} ({fault.code}). {fix[:1].upper()}{fix[1:]}".rstrip(". ") + "."
         runs.setdefault(said, []).append(each.run)
     if not some and len(runs) == 1:
         return [f"Angles to backprop are left out:{said}" for said in runs]

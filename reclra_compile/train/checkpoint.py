@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import struct
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -150,7 +152,9 @@ def _resume(path: Path, run: Run, facts: Facts) -> list[Epoch]:
 
 def _unreadable(where: Location, error: Exception) -> TrainingError:
     lines = str(error).splitlines()
-    reason = lines[0].split(". ")[0] if lines else type(error).__name__
+    reason = lines[0].split(". ")[0] if lines else ""
+    unread = isinstance(error, (struct.error, EOFError, KeyError, pickle.UnpicklingError))  # whose words say nothing
+    reason = "it is not whole, or no checkpoint" if unread or not reason else reason
     return TrainingError(
         Fault("T020", f"the checkpoint is damaged: {reason}", where,
               "put a copy of it back, or remove it and run without --resume")
