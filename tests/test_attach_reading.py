@@ -11,7 +11,8 @@ from test_attach import batch, gradients, mlp
 from torch import Tensor, nn
 
 import reclra_compile as rc
-from reclra_compile.integrate.labels import CrossEntropy, Reading, read
+from reclra_compile.integrate.crossentropy import CrossEntropy
+from reclra_compile.integrate.labels import Reading, read
 from reclra_compile.integrate.losses import loss_of
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from reclra_compile.compiler import ExampleInputs
 from reclra_compile.errors import Fault, UserError
 from reclra_compile.integrate.attachment import Attachment, LossScale
-from reclra_compile.integrate.classes import PREFIX, is_attached, restored, swapped
+from reclra_compile.integrate.classes import PREFIX, is_attached, restored, swapped, unspoilt
 from reclra_compile.integrate.linking import Settings
 from reclra_compile.integrate.reader import LossFunctions
 from reclra_compile.integrate.unchanged import refuse_sharded
@@ -45,15 +45,18 @@ def attach(
     """
     _check(model)
     settings = Settings(loss_fn, reduction, seed, output)
-    made = Attachment.new(
-        model, example_inputs, settings, plan, wiring, granularity, unreached, loss_scale, save_synapses
-    )
+    with unspoilt(model):
+        made = Attachment.new(
+            model, example_inputs, settings, plan, wiring, granularity, unreached, loss_scale, save_synapses
+        )
     attached: M = swapped(model, made)
     return attached
 
 
 def detach(model: M) -> M:
-    """The model itself, trained, without what was attached to it; raises UserError (A002) where nothing is."""
+    """The model itself, trained, without what was attached to it; raises UserError (A002) where nothing is, and (A011)
+    where the model has another class since.
+    """
     if not is_attached(model):
         raise UserError(Fault("A002", f"nothing is attached to this {type(model).__name__}"))
     restored(model)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from reclra_compile.errors import Fault, UserError
+
 PREFIX = "reclra"
 
 
@@ -118,10 +120,11 @@ def swapped(model: Any, attachment: Any) -> Any:
 
 
 def restored(model: Any) -> Any:
-    """`model` with its own class again; what was attached."""
+    """`model` with its own class again; what was attached. Raises UserError (A011) where its class is another."""
     kinds = type(model).__mro__
     if kinds[1] is not Attached:
-        raise TypeError("something has changed the class of this model since it was attached")
+        message = f"something has changed the class of this {kinds[0].__name__} since it was attached"
+        raise UserError(Fault("A011", message, fix="undo that first"))
     model.__class__ = kinds[2]
     return model.__dict__.pop(PREFIX)
 
@@ -135,6 +138,19 @@ def plain(model: Any) -> Iterator[Any]:
     finally:
         model.__dict__[PREFIX] = attachment
         model.__class__ = kind
+
+
+@contextlib.contextmanager
+def unspoilt(model: nn.Module) -> Iterator[None]:
+    """Buffers that forward passes inside change (a spectral norm's vectors, say) have their values again after it."""
+    kept = [(b, b.detach().clone()) for b in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 @contextlib.contextmanager

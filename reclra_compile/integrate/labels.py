@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reclra_compile.integrate.crossentropy import CrossEntropy, flat
 from reclra_compile.integrate.factor import TOLERANCE, Fit, fit
 from reclra_compile.integrate.losses import Loss
 from reclra_compile.integrate.plain import likelihood, plain
@@ -38,7 +39,8 @@ class Reading:
 
 def read(z: Tensor, g: Tensor, loss: Loss, scale: float | None, wants_labels: bool) -> Reading:
     """What gradient `g` at output `z` (N, …) says; `scale` is what the loop multiplied the loss with, if it is said."""
-    if not g.numel() or bool(torch.maximum(g.max(), -g.min()) < torch.finfo(g.dtype).tiny):  # nothing, or lost to rounding
+    least = torch.finfo(g.dtype).tiny  # of less, the most is lost to rounding
+    if not g.numel() or bool(torch.maximum(g.max(), -g.min()) < least):
         times = 1.0 if scale is None else scale
         return Reading(times if loss.reduction == "sum" else times / max(1, len(z)), times, lambda r: (r * 0.0).sum())
     if loss.kind == "cross_entropy" and likelihood(z, g):  # of a model that ends in a log-softmax
@@ -98,7 +100,7 @@ def _rows(
         return None
     axes = _axes(z, g)
     for axis in axes:
-        logits, rows = _flat(z, axis), _flat(g, axis)
+        logits, rows = flat(z, axis), flat(g, axis)
         found = plain(logits, rows, loss.known, wants_labels) or fit(logits, rows, loss.known, wants_labels)
         if found is not None:
             f, doubt = (natural * scale, "") if scale is not None else _factor(found, loss, natural, g.dtype, len(z))
@@ -112,7 +114,7 @@ def _rows(
 def _soft(z: Tensor, g: Tensor, loss: Loss, axis: int, natural: float, scale: float | None) -> Reading | None:
     """Rows whose labels are spread over all classes, as a teacher's are: f is what it is by hand."""
     times = 1.0 if scale is None else scale
-    p, rows = torch.softmax(_high(_flat(z, axis)), 1), _high(_flat(g, axis))
+    p, rows = torch.softmax(_high(flat(z, axis)), 1), _high(flat(g, axis))
     k = times if loss.reduction == "sum" else times / len(rows)
     labels, tolerance = p - rows / k, TOLERANCE.get(g.dtype, 1e-3)
     balanced = float(rows.sum(1).abs().sum()) <= tolerance * float(rows.abs().sum())
@@ -164,31 +166,6 @@ def _axes(z: Tensor, g: Tensor) -> list[int]:
     if z.ndim == 2:
         return [1]
     return sorted((1, z.ndim - 1), key=lambda axis: float(g.nan_to_num().sum(axis, dtype=torch.float32).abs().sum()))
-
-
-def _flat(x: Tensor, axis: int) -> Tensor:
-    return x.movedim(axis, -1).reshape(-1, x.shape[axis])
-
-
-class CrossEntropy:
-    """−Σ f_i y_i · log softmax(r_i), with its gradient in closed form: read-outs of all regions take it."""
-
-    def __init__(self, found: Fit, axis: int) -> None:
-        self._factors, self._axis = found.factors[:, None], axis
-        self._targets = None if found.targets is None else found.targets[:, None]
-        self._wanted = self._factors if found.labels is None else found.labels * self._factors
-
-    def __call__(self, r: Tensor) -> Tensor:
-        rows = torch.log_softmax(_flat(r, self._axis), 1)
-        rows = rows if self._targets is None else rows.gather(1, self._targets)
-        return -(self._wanted.to(rows.dtype) * rows).sum()
-
-    def gradient(self, r: Tensor) -> Tensor:
-        """∂/∂r, of r's shape."""
-        rows = torch.softmax(_flat(r, self._axis), 1).mul_(self._factors.to(r.dtype))
-        wanted = self._wanted.to(r.dtype)
-        rows = rows.sub_(wanted) if self._targets is None else rows.scatter_add_(1, self._targets, -wanted)
-        return rows.view(r.movedim(self._axis, -1).shape).movedim(-1, self._axis)
 
 
 # Losses of single elements: k is the factor of one element
