@@ -23,9 +23,7 @@ Read = Callable[[Sequence[Tensor], Sequence[Tensor]], Reading]
 class Pass:
     """A forward pass that waits for its backward pass; what it holds is freed with the output of the model."""
 
-    def __init__(
-        self, halves: Halves, borrowed: Borrowed, results: Results, read: Read, deep: frozenset[int]
-    ) -> None:
+    def __init__(self, halves: Halves, borrowed: Borrowed, results: Results, read: Read, deep: frozenset[int]) -> None:
         self._halves, self._borrowed, self._results = halves, borrowed, results
         self._read, self._deep = read, deep
         self._slots: Slots = []
