@@ -20,6 +20,7 @@ from reclra_compile.data.own import OwnData
 from reclra_compile.data.sets import DataSet
 from reclra_compile.errors import Notice
 from reclra_compile.ir import Training
+from reclra_compile.spec.load import shipped
 from reclra_compile.train.job import Member, Result
 from reclra_compile.train.loop import Epoch, Run
 from reclra_compile.train.measure import Measure
@@ -155,13 +156,17 @@ class TrainingView:
         self.out.print(escape(text), style="yellow", soft_wrap=True)
 
     def warn(self) -> None:
-        """What plans warn of, each once, on standard error before anything is trained; with --json results have it."""
+        """What plans warn of, each once, on standard error before anything is trained; with --json results have it.
+
+        That an entry of a shipped wiring has no effect (W101) is left to `compile`: they are for models of any depth.
+        """
         if self.quiet:
             return
         out, labels = console(stderr=True), dict[Notice, list[str]]()
         for label, plan in self.setup.plans.items():
             for warning in plan.warnings:
-                labels.setdefault(warning, []).append(label)
+                if warning.code != "W101" or label not in shipped():
+                    labels.setdefault(warning, []).append(label)
         for warning, of in labels.items():
             named = f"{', '.join(of)}: " if len(self.setup.plans) > 1 else ""
             print_warning(replace(warning, message=f"{named}{warning.message}"), out)
