@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from reclra_compile.errors import Fault, Notice, PlanError, TrainingError, UserError
+from reclra_compile.errors import Fault, Notice, TrainingError, UserError
 from reclra_compile.frontend.example import Example, example_of, with_batch
 from reclra_compile.integrate.backward import Pass
 from reclra_compile.integrate.classes import own_forward, plain
@@ -23,6 +23,7 @@ from reclra_compile.integrate.results import Results, results_of
 from reclra_compile.ir import Plan
 from reclra_compile.planning import Unreached, WiringSource
 from reclra_compile.runtime.halves import reads_labels
+from reclra_compile.runtime.learned import restore
 
 LossScale = float | Callable[[], float] | None
 
@@ -116,12 +117,7 @@ class Attachment:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the synapses; raises PlanError (P011) for another model's or wiring's state."""
-        if state.get("fingerprint") != self.plan.fingerprint:
-            raise PlanError(Fault("P011", "these synapses belong to another model", fix="load the matching checkpoint"))
-        try:
-            self.synapses.load_state_dict(state["synapses"])
-        except RuntimeError as error:
-            raise PlanError(Fault("P011", f"these synapses belong to another wiring: {error}")) from error
+        restore(self.synapses, state, self.plan)
 
     def load_synapses(self, held: Mapping[str, Any], faults: list[str]) -> None:
         """Load synapses that a model's checkpoint has; what does not fit is added to `faults`, as torch does."""

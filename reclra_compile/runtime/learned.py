@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from torch import nn
 
+from reclra_compile.errors import Fault, PlanError
 from reclra_compile.ir import Plan
 from reclra_compile.rules.catalogue import reads_out
 from reclra_compile.runtime.linked import Linked
@@ -62,3 +63,13 @@ class Learned:
         self.model.to(*args, **kwargs)
         self.synapses.to(*args, **kwargs)
         return self
+
+
+def restore(synapses: nn.Module, state: Mapping[str, Any], plan: Plan) -> None:
+    """Load what `state_dict` of a program of `plan` gave; raises PlanError (P011) for another model's or wiring's."""
+    if state.get("fingerprint") != plan.fingerprint:
+        raise PlanError(Fault("P011", "these synapses belong to another model", fix="load the matching checkpoint"))
+    try:
+        synapses.load_state_dict(state["synapses"])
+    except RuntimeError as error:
+        raise PlanError(Fault("P011", f"these synapses belong to another wiring: {error}")) from error

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from reclra_compile.errors import Fault, PlanError, TrainingError
+from reclra_compile.errors import Fault, TrainingError
 from reclra_compile.frontend.outputs import choose, pick
 from reclra_compile.ir import Plan, Task
 from reclra_compile.runtime.discrepancy import Discrepancy, averaged
-from reclra_compile.runtime.learned import Learned
+from reclra_compile.runtime.learned import Learned, restore
 from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.loss import LossFunction
 from reclra_compile.runtime.microbatch import fewest_samples, microbatches
@@ -255,12 +255,7 @@ class Program(Learned):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the synapses; raises PlanError (P011) for another model's or wiring's state."""
-        if state.get("fingerprint") != self.plan.fingerprint:
-            raise PlanError(Fault("P011", "these synapses belong to another model", fix="load the matching checkpoint"))
-        try:
-            self.synapses.load_state_dict(state["synapses"])
-        except RuntimeError as error:
-            raise PlanError(Fault("P011", f"these synapses belong to another wiring: {error}")) from error
+        restore(self.synapses, state, self.plan)
         if self._delayed:
             self._delayed.restore(state.get("before"))
 
