@@ -14,9 +14,11 @@ from reclra_compile.frontend.measure import measure
 from reclra_compile.frontend.partition import layers
 from reclra_compile.frontend.share import copies_evaluate
 from reclra_compile.frontend.trace import Traced, trace
-from reclra_compile.ir import Plan
+from reclra_compile.ir import Plan, Task
 from reclra_compile.planning import regions_of
+from reclra_compile.runtime.linked import Linked, Step
 from reclra_compile.runtime.randomness import bound_to_train_mode
+from reclra_compile.runtime.state import Slots
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,15 @@ def evaluated(traced: Traced, cut: Cut) -> tuple[fx.GraphModule, Evaluated]:
     piece = whole(traced, cut)
     positions = {n: k for k, n in enumerate(cut.inputs)}
     return piece.module, Evaluated(piece.run, tuple(positions[n] for n in piece.inputs))
+
+
+def evaluation(task: Task, run: Evaluated, linked: Linked) -> Step:
+    """Task F of a region in eval mode, which leaves nothing for errors."""
+    found = linked.regions[task.subject]
+    reads, outs = ([linked.slot.on(task.device, v) for v in names] for names in (found.inputs, found.outputs))
+
+    def step(v: Slots) -> None:
+        for slot, value in zip(outs, run([v[i] for i in reads]), strict=True):
+            v[slot] = value
+
+    return step

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reclra_compile.distributed.averaging import Averaging, all_rows, averaged_buffers
-from reclra_compile.distributed.evaluation import Evaluated
+from reclra_compile.distributed.evaluation import Evaluated, evaluation
 from reclra_compile.distributed.forward import forward_tasks
 from reclra_compile.distributed.messages import destinations, fields, orders
 from reclra_compile.distributed.network import FORWARD, TRAIN, Network, Outgoing, Unwatched, Watch
@@ -54,7 +54,7 @@ class RankProgram(Program):
         self._averaging = Averaging(linked, self._sequence, mesh) if mesh.replicas > 1 else None
         self._way = TRAIN
         self._evaluating = {
-            i: _evaluation(t, evaluates[t.subject], linked)
+            i: evaluation(t, evaluates[t.subject], linked)
             for i, t in enumerate(plan.tasks) if t.kind == "F" and evaluates and t.subject in evaluates
         }  # fmt: skip
         self._rows: tuple[str, int] | None = None  # the loss's reduction, and rows of the output per sample
@@ -293,18 +293,6 @@ class RankProgram(Program):
             Fault("R104", f"rank {mine} waited too long for rank {other} at {doing}, step {self.steps_done + 1}; "
                   f"{self.watch.seen(other)}", fix="if steps really take so long, give a longer --rank-timeout")
         )  # fmt: skip
-
-
-def _evaluation(task: Task, run: Evaluated, linked: Linked) -> Step:
-    """Task F of a region in eval mode, which leaves nothing for errors."""
-    found = linked.regions[task.subject]
-    reads, outs = ([linked.slot.on(task.device, v) for v in names] for names in (found.inputs, found.outputs))
-
-    def step(v: Slots) -> None:
-        for slot, value in zip(outs, run([v[i] for i in reads]), strict=True):
-            v[slot] = value
-
-    return step
 
 
 def _elsewhere(v: Slots) -> None:

@@ -1,7 +1,6 @@
 """Resolve a wiring against a model's regions: selectors become pathways and per-region targets.
 
-Every fault is collected; the wiring that comes out is a DAG rooted at the output region in which
-each region that learns hears an error.
+Faults are collected; what comes out is a DAG rooted at the output in which each region that learns hears an error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Reading YAML with the place of every key and value, and with plain words for what is wrong.
 
-Only plain data is built: text, numbers, true and false, null, lists, and mappings with text keys.
-Tags that would make other objects are faults and never run. The pure-Python parser is used because
-its messages, unlike libyaml's, are the same everywhere; a wiring is small.
+Only plain data is built: text, numbers, true and false, null, lists, and mappings with text keys. Other tags are faults
+and never run. The pure-Python parser is used, as its messages, unlike libyaml's, are the same everywhere.
 """
 
 from __future__ import annotations
