@@ -474,7 +474,7 @@ def test_batches() -> None:
     [
         ("mnist", (59_000, 1000, 10_000), (1, 28, 28)),
         ("fashion_mnist", (59_000, 1000, 10_000), (1, 28, 28)),
-        ("cifar10", (49_000, 1000, 10_000), (3, 32, 32)),
+        pytest.param("cifar10", (49_000, 1000, 10_000), (3, 32, 32), marks=pytest.mark.slow),
     ],
 )
 def test_real_sets(name: str, counts: tuple[int, int, int], sample: tuple[int, ...]) -> None:

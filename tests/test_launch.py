@@ -433,6 +433,7 @@ def started_by_hand(*words: str, **environment: str) -> subprocess.CompletedProc
                           timeout=TIMEOUT)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_torchrun_runs_a_plan(folder: Path) -> None:
     CliRunner().invoke(main, ["model.py", "--devices", "2", "--out", "two.plan"], catch_exceptions=False)
     done = started_by_hand("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",

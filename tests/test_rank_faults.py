@@ -86,12 +86,14 @@ def test_a_rank_that_hangs_is_named_by_the_others(train: Callable[..., Result], 
     assert "the last checkpoint, after " in said
 
 
+@pytest.mark.slow
 def test_ranks_with_other_models_do_not_begin(train: Callable[..., Result]) -> None:
     said = message(train("other:0"))
     assert "error[R111]: the ranks would not train the same: rank 1 has model Sequential of 1,274 parameters " in said
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_said_once(train: Callable[..., Result]) -> None:
     said = message(train("nan:21"))
     assert f"error[T010]: {RANK}: depth1, seed 0: the loss is not finite after step " in said

@@ -116,7 +116,7 @@ def kill_everywhere(root: str, form: str) -> int:
         found.append(again.done)
 
 
-@pytest.mark.parametrize("form", ["file", "shards"])
+@pytest.mark.parametrize("form", [pytest.param("file", marks=pytest.mark.slow), "shards"])
 def test_a_save_may_be_killed_anywhere(tmp_path: Path, form: str) -> None:
     code = f"import test_torn; print(test_torn.kill_everywhere({str(tmp_path)!r}, {form!r}))"
     done = subprocess.run(
