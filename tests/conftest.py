@@ -11,6 +11,7 @@ from hypothesis import settings
 from reclra_compile.rules.catalogue import TARGETS, UPDATES
 
 ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["browsing"]  # its fixtures
 
 
 # Small tensors gain nothing from more threads, and on a shared machine lose much.
