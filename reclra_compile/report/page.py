@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Iterable
 from importlib import resources
 
@@ -18,6 +15,7 @@ from reclra_compile.report.summary import Report
 from reclra_compile.report.tables import environment_table, headline, results, settings_table
 from reclra_compile.view.label import xml
 from reclra_compile.view.palette import DARK, LIGHT, wave_colours
+from reclra_compile.view.safe import json_text, policy
 
 DASHES = ("none", "7 4", "2 3", "9 3 2 3")
 #: plans with more text than this are cut
@@ -27,16 +25,13 @@ PLAN = 200_000
 def to_html(report: Report) -> str:
     """The page."""
     script = _asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # the policy lets this script run and nothing else, so that a name can never become code
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     title = f"{report.model} × {', '.join(g.label for g in report.groups)}"
     sections = (_curves(report), _heat(report), _angles(report), _pictures(report), _settings(report), _repeat(report))
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{policy(script)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{xml(title)}: report</title>
 <style>
@@ -184,8 +179,5 @@ def _repeat(report: Report) -> str:
 
 
 def _data(report: Report) -> str:
-    """What the script reads, as JSON that cannot end its element."""
-    text = json.dumps({"panels": [geometry(p) for p in panels_of(report)]}, ensure_ascii=False, separators=(",", ":"))
-    for bad in "<>&\u2028\u2029":
-        text = text.replace(bad, f"\\u{ord(bad):04x}")
-    return text.encode("utf-8", "replace").decode()
+    """What the script reads."""
+    return json_text({"panels": [geometry(p) for p in panels_of(report)]})

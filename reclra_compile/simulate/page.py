@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from importlib import resources
 
 from reclra_compile.view.label import xml
 from reclra_compile.view.palette import DARK, LIGHT
+from reclra_compile.view.safe import policy
 
 
 def page(title: str, hint: str, rules: str, svg: str, data: str, script_name: str, below: str = "") -> str:
@@ -15,14 +14,11 @@ def page(title: str, hint: str, rules: str, svg: str, data: str, script_name: st
     (HTML) stands under it.
     """
     script = _asset(f"{script_name}.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # the policy lets this script run and nothing else, so that a name can never become code
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{policy(script)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{xml(title)}</title>
 <style>

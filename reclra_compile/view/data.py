@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -66,20 +65,6 @@ def plan_data(plan: Plan, measured: Recorded | None = None) -> dict[str, Any]:
     if measured:
         data["measured"] = _measured(plan, measured)
     return data
-
-
-def json_text(value: Any) -> str:
-    """JSON that can stand in a page: nothing in it ends its element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for bad, safe in (
-        ("<", "\\u003c"),
-        (">", "\\u003e"),
-        ("&", "\\u0026"),
-        ("\u2028", "\\u2028"),
-        ("\u2029", "\\u2029"),
-    ):
-        text = text.replace(bad, safe)
-    return text.encode("utf-8", "replace").decode()
 
 
 def _times(plan: Plan) -> Times:

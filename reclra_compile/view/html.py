@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from importlib import resources
 
 from reclra_compile.ir import Plan
 from reclra_compile.view.captions import heading
-from reclra_compile.view.data import json_text, plan_data
+from reclra_compile.view.data import plan_data
 from reclra_compile.view.label import xml
 from reclra_compile.view.palette import DARK, LIGHT, wave_colours
 from reclra_compile.view.recorded import Recorded
+from reclra_compile.view.safe import json_text, policy
 from reclra_compile.view.tables import check_beside, difference_tables, names_of, pathway_table, region_table
 
 #: the page's script, in the order in which its parts build on each other
@@ -40,9 +39,6 @@ def to_html(plan: Plan, *, beside: Plan | None = None, timeline: Recorded | None
         timeline.check(plan)
     plans = [plan] if beside is None else [plan, beside]
     script = '"use strict";\n(() => {\n' + "".join(_asset(f"page/{n}.js") for n in _SCRIPTS) + "})();\n"
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # the policy lets this script run and nothing else, so that a name can never become code
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     waves = max(len(p.waves) for p in plans)
     names = [plan.name] if beside is None else list(names_of(plan, beside))
     data = [plan_data(p, timeline if i == 0 else None) | {"name": names[i]} for i, p in enumerate(plans)]
@@ -57,7 +53,7 @@ def to_html(plan: Plan, *, beside: Plan | None = None, timeline: Recorded | None
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{policy(script)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{xml(title)}: error graph</title>
 <style>
