@@ -12,8 +12,9 @@ from rich.text import Text
 
 from reclra_compile.cli.report import hint, print_report, room_of, widen
 from reclra_compile.cli.tables import GAP, NAME, NUMBER, SHORTEST, table
-from reclra_compile.diagnose.facts import Diagnosis, Finding, finite
+from reclra_compile.diagnose.facts import Diagnosis, Finding
 from reclra_compile.diagnose.words import COLUMNS, grouped, percent, row, short
+from reclra_compile.finite import finite
 
 #: columns that a narrow screen goes without, the first first; --json and --out have them all
 DISPENSABLE = ("growth", "error/z", "aim", "saturated", "D(Θ)")

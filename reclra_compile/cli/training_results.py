@@ -12,8 +12,8 @@ from rich.text import Text
 from reclra_compile.cli.report import human
 from reclra_compile.cli.tables import NAME, NUMBER, Cell, table
 from reclra_compile.cli.train_setup import Setup
+from reclra_compile.finite import finite
 from reclra_compile.train.job import Result, mean_and_deviation
-from reclra_compile.train.jsonl import plain
 from reclra_compile.train.loop import Epoch
 
 
@@ -113,5 +113,5 @@ def _top5(runs: list[Result]) -> dict[str, Any] | None:
 
 def _plain(epoch: Epoch) -> dict[str, Any]:
     """A record without the numbers that JSON does not have."""
-    known: dict[str, Any] = plain(epoch.as_json())
+    known: dict[str, Any] = finite(epoch.as_json())
     return known

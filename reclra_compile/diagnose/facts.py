@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,12 +98,3 @@ class Diagnosis:
     def last(self) -> Probe:
         """The last probe."""
         return self.probes[-1]
-
-
-def finite(value: Any) -> Any:
-    """Plain data without the numbers that JSON does not have: they become None."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

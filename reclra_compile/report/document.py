@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from reclra_compile.finite import finite
 from reclra_compile.report.command import commands_of
 from reclra_compile.report.summary import Group, Report, Series
-from reclra_compile.train.jsonl import plain
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """{"version", "model", "measure", "wirings", "commands", "environments", "notes"}; docs/cli.md has all keys."""
-    data: dict[str, Any] = plain({
+    data: dict[str, Any] = finite({
         "version": 1, "model": report.model, "measure": report.measure,
         "data": next((r.about["data"] for r in report.runs if r.about.get("data")), None),
         "wirings": [_group(group) for group in report.groups],

@@ -8,7 +8,6 @@ cut short is dropped.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import IO, Any
 from reclra_compile import __version__
 from reclra_compile.errors import Fault, Location, UserError
 from reclra_compile.files import FIX, FULL, NO_ROOM, is_stream, write_atomically, write_text
+from reclra_compile.finite import finite
 from reclra_compile.train.writers import Record
 
 FORMAT = 1
@@ -140,15 +140,6 @@ def lines_of(path: Path) -> Iterator[Line]:
         ) from error
 
 
-def plain(value: Any) -> Any:
-    """Plain data without the numbers that JSON does not have: they become None."""
-    if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _header(facts: Mapping[str, Any]) -> Line:
     return {"kind": "header", "format": FORMAT, **facts}
 
@@ -174,4 +165,4 @@ def _after(line: Line, epoch: int, step: int) -> bool:
 
 
 def _text(line: Line) -> str:
-    return json.dumps(plain(line), ensure_ascii=False) + "\n"
+    return json.dumps(finite(line), ensure_ascii=False) + "\n"
